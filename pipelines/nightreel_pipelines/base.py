@@ -1,0 +1,53 @@
+"""The seam between Nightreel and whatever makes its keyframes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from .recipe import Recipe
+
+if TYPE_CHECKING:  # plans are made without numpy
+    import numpy as np
+    import numpy.typing as npt
+
+Picture: TypeAlias = "npt.NDArray[np.uint8]"
+"""uint8 (H, W, 3), RGB."""
+
+Tick = Callable[[], None]
+"""Called by a source after each step of its work: it reports progress, and raises Cancelled when the job is off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a source is on this machine. All of it that decides pixels becomes part of every recipe."""
+
+    source: str
+    """Name and version of the code that makes the picture, such as flux/1."""
+    revision: str
+    """Hash of the weights; empty for a source without weights."""
+    precision: str
+    """Numbers that the model computes in: fp32, bf16, fp8; empty for a source without a model."""
+    device: str
+    """cpu or cuda. Decides no pixels by promise, but is logged and stands in the receipt."""
+
+
+class Source(Protocol):
+    """Makes keyframes. Lives in the child process, used by one thread; constructed with a ModelSpec."""
+
+    def describe(self) -> Description:
+        """What this source is, without loading the model. Raises SourceUnavailable."""
+        ...
+
+    def load(self) -> None:
+        """Make the model ready; called once, before the first `keyframes`. Raises SourceUnavailable."""
+        ...
+
+    def keyframes(self, recipes: Sequence[Recipe], tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
+        """Make one picture of `recipe.width` x `recipe.height` for each recipe, in order, each as soon as it is done.
+
+        Raises Unrenderable for a recipe that can never be made (before any work on the others), and whatever `tick`
+        raises.
+        """
+        ...

@@ -1,0 +1,92 @@
+"""Models by name: which source makes their pictures, from which weights, with which limits. No torch here."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .base import Source
+from .errors import SourceUnavailable
+
+_SOURCES = {
+    "flux": "nightreel_pipelines.flux.source:FluxSource",
+    "testcard": "nightreel_pipelines.testcard:TestcardSource",
+}
+
+
+class ModelSpec(BaseModel):
+    """One entry of models.toml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")
+    summary: str = ""
+    source: str
+    weights: str | None = None
+    megapixels: float = Field(gt=0)
+    guidance: float = 0.0
+    prompt_tokens: int = Field(256, ge=1)
+    sequence: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    multiple: int = Field(16, ge=2, description="keyframe sides are multiples of this many pixels")
+    precision: str = Field("auto", pattern=r"^(auto|fp32|bf16)$")
+    options: dict[str, Any] = Field({}, description="for the source alone")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.sequence and max(self.sequence) < self.prompt_tokens:
+            raise ValueError("sequence: the longest must hold prompt_tokens")
+        return self
+
+    def folder(self, weights_root: Path | None) -> Path:
+        """Where the weights lie. Raises SourceUnavailable when the folder is not there."""
+        wanted = self.weights or self.name
+        if wanted.startswith("package:"):
+            return Path(str(files("nightreel_pipelines"))) / wanted.removeprefix("package:")
+        if weights_root is None and not Path(wanted).is_absolute():
+            raise SourceUnavailable(
+                f"model {self.name} needs weights: set NIGHTREEL_WEIGHTS to the folder that holds {wanted}/"
+            )
+        folder = (weights_root or Path()) / wanted
+        if not folder.is_dir():
+            raise SourceUnavailable(
+                f"model {self.name}: no folder {folder}; put its weights there, in diffusers' layout"
+            )
+        return folder
+
+
+def load_models(extra: Path | None = None) -> dict[str, ModelSpec]:
+    """The models by name: Nightreel's own, then those of the operator's file. Raises SourceUnavailable with the mend."""
+    models = dict(_builtin())
+    if extra is not None:
+        try:
+            models |= _parse(extra.read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError, ValidationError) as exc:
+            raise SourceUnavailable(f"cannot use models file {extra}: {exc}") from exc
+    return models
+
+
+def make_source(spec: ModelSpec, weights_root: Path | None) -> Source:
+    """Construct the source that makes this model's pictures. Raises SourceUnavailable."""
+    path = _SOURCES.get(spec.source, spec.source)
+    module, _, name = path.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as exc:
+        raise SourceUnavailable(f"model {spec.name}: source {spec.source!r} cannot be imported: {exc}") from exc
+    source: Source = factory(spec, weights_root)
+    return source
+
+
+@cache
+def _builtin() -> dict[str, ModelSpec]:
+    return _parse(files("nightreel_pipelines").joinpath("models.toml").read_text(encoding="utf-8"))
+
+
+def _parse(text: str) -> dict[str, ModelSpec]:
+    return {name: ModelSpec(name=name, **table) for name, table in tomllib.loads(text).items()}

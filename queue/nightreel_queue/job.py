@@ -1,0 +1,235 @@
+"""The wire format: what one video is.
+
+A job is read from untrusted bytes exactly once, here, into frozen models. Unknown fields are refused, numbers have
+limits, and nothing is accepted that is not rendered. The canonical form is JSON without the fields that hold their
+defaults, so that a schema that grows keeps every fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+MAX_SHOTS = 120
+MAX_VIDEO_S = 600.0
+SHORT_SIDE_PX = 720  # of an output that names only its aspect
+DEFAULT_CROSSFADE_S = 0.5
+SIDE_PX = (64, 2160)  # smallest and largest side of an output
+UINT32_MAX = 2**32 - 1
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+Seed = Annotated[int, Field(ge=0, le=UINT32_MAX)]
+Style = Annotated[str, Field(max_length=2000)]
+LabelKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+LabelValue = Annotated[str, Field(max_length=256)]
+
+
+class Strict(BaseModel):
+    """Base of every model on the wire: frozen, no coercion, no unknown fields, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def problem(message: str, *at: str | int) -> PydanticCustomError:
+    """An error about the field `at` (a path below the model that raises it), in the words of a user."""
+    return PydanticCustomError("nightreel", "{message}", {"message": message, "at": at})
+
+
+class Output(Strict):
+    """The video's form: H.264, yuv420p, BT.709, MP4 with its index in front."""
+
+    aspect: str | None = Field(None, description="W:H, such as 16:9; the short side is 720 px. Default 16:9.")
+    width: int | None = Field(None, ge=SIDE_PX[0], le=SIDE_PX[1], description="px, even; together with height")
+    height: int | None = Field(None, ge=SIDE_PX[0], le=SIDE_PX[1], description="px, even; together with width")
+    fps: int = Field(30, ge=8, le=60, description="frames per second")
+    crf: int = Field(18, ge=0, le=40, description="x264's constant rate factor; lower is better and larger")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.width is None) != (self.height is None):
+            missing = "height" if self.height is None else "width"
+            raise problem("width and height go together: give both, or aspect alone", missing)
+        if self.width is not None and self.aspect is not None:
+            raise problem("give aspect, or width and height, not both", "aspect")
+        for side in ("width", "height"):
+            value = getattr(self, side)
+            if value is not None and value % 2:
+                raise problem(f"must be even, H.264 needs it: try {value - 1} or {value + 1}", side)
+        if self.aspect is not None:
+            match = re.fullmatch(r"([1-9]\d?):([1-9]\d?)", self.aspect)
+            if match is None:
+                raise problem("must look like 16:9", "aspect")
+            if max(self.size) > SIDE_PX[1]:
+                raise problem(f"would be {self.size[0]}x{self.size[1]}; the longest side allowed is 2160", "aspect")
+        return self
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, both even."""
+        if self.width is not None and self.height is not None:
+            return self.width, self.height
+        wide, high = (int(side) for side in (self.aspect or "16:9").split(":"))
+        unit = SHORT_SIDE_PX / min(wide, high)
+        return 2 * round(wide * unit / 2), 2 * round(high * unit / 2)
+
+
+class Render(Strict):
+    """How keyframes are made."""
+
+    model: ModelName | None = Field(None, description="a model's name; the queue's own when left out")
+    megapixels: float | None = Field(
+        None, ge=0.004, le=4.2, description="size of a keyframe; the model's when left out"
+    )
+    steps: int = Field(4, ge=1, le=8, description="denoising steps (num_inference_steps)")
+
+
+class Move(Strict):
+    """A camera move over the whole shot. Zoom, pan and rotate combine; the picture is enlarged so that no border shows."""
+
+    zoom: tuple[Annotated[float, Field(ge=1, le=4)], Annotated[float, Field(ge=1, le=4)]] | None = Field(
+        None, description="magnification at the shot's start and end"
+    )
+    pan: tuple[Annotated[float, Field(ge=-1, le=1)], Annotated[float, Field(ge=-1, le=1)]] | None = Field(
+        None, description="how far the camera travels right and down, in frame widths and heights"
+    )
+    rotate: float | None = Field(None, ge=-180, le=180, description="how far the camera turns clockwise, in degrees")
+    focus: tuple[Annotated[float, Field(ge=0.1, le=0.9)], Annotated[float, Field(ge=0.1, le=0.9)]] = Field(
+        (0.5, 0.5), description="the point that a zoom holds still, from the top left corner, in frame sizes"
+    )
+    ease: Literal["linear", "in", "out", "in_out"] = Field("in_out", description="how the move starts and stops")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.zoom is None and self.pan is None and self.rotate is None:
+            raise problem("names no move: give zoom, pan or rotate, or write motion: still")
+        return self
+
+
+def _motion_kind(value: Any) -> str:
+    return "still" if isinstance(value, str) else "move"
+
+
+Motion = Annotated[
+    Annotated[Literal["still"], Tag("still")] | Annotated[Move, Tag("move")],
+    Discriminator(_motion_kind),
+]
+DEFAULT_MOTION = Move(zoom=(1.0, 1.12))
+
+
+class Transition(Strict):
+    """How one shot becomes the next. Its time is borrowed from both shots' hidden handles: no shot gets shorter."""
+
+    type: Literal["cut", "crossfade"] = "crossfade"
+    duration: float | None = Field(
+        None, ge=0.04, le=10, description="seconds; 0.5 when left out, or the shorter of the two shots if that is less"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.type == "cut" and self.duration is not None:
+            raise problem("a cut takes no time: leave duration out", "duration")
+        return self
+
+
+class Shot(Strict):
+    """One prompt, held for a duration, with a motion."""
+
+    prompt: str = Field(min_length=1, max_length=8000, description="what the picture shows")
+    duration: float = Field(4.0, ge=0.2, le=60, description="seconds on screen, exact to half a frame")
+    seed: Seed | None = Field(
+        None, description="of this shot's noise; from the job's seed and the prompt when left out"
+    )
+    motion: Motion = DEFAULT_MOTION
+    transition: Transition | None = Field(None, description="into the next shot; the job's when left out")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.prompt.strip():
+            raise problem("is empty: say what the picture shows", "prompt")
+        return self
+
+
+class Job(Strict):
+    """One video to render. Its batch and id name its outputs: BATCH/ID.mp4, .jpg and .json."""
+
+    version: Literal[1] = 1
+    id: Name | None = Field(None, description="names the outputs; the job's fingerprint when left out")
+    batch: Name | None = Field(None, description="the jobs that belong together; the manifest's when left out")
+    output: Output = Output()
+    render: Render = Render()
+    seed: Seed = 0
+    seed_mode: Literal["per_shot", "fixed"] = Field(
+        "per_shot", description="fixed: every shot starts from the job's seed"
+    )
+    style_prefix: Style = Field("", description="put before every prompt")
+    style_suffix: Style = Field("", description="put after every prompt")
+    shots: tuple[Shot, ...] = Field(max_length=MAX_SHOTS, json_schema_extra={"minItems": 1})
+    transition: Transition = Transition()
+    priority: Literal["normal", "urgent"] = Field("normal", description="urgent jobs are claimed first")
+    labels: dict[LabelKey, LabelValue] = Field({}, max_length=32, description="echoed in receipt and logs")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.shots:  # checked here, not by the field: a list whose items are wrong must not be called empty too
+            raise problem("is empty: a video needs at least one shot", "shots")
+        total_s = sum(shot.duration for shot in self.shots)
+        if total_s > MAX_VIDEO_S + 1e-9:
+            raise problem(f"last {total_s:g} s in all; a video may last {MAX_VIDEO_S:g} s: make two jobs", "shots")
+        if self.shots[-1].transition is not None:
+            raise problem("no shot follows: leave it out", "shots", len(self.shots) - 1, "transition")
+        for index in range(len(self.shots) - 1):
+            self._check_transition(index)
+        return self
+
+    def _check_transition(self, index: int) -> None:
+        own = self.shots[index].transition
+        wanted_s = (own or self.transition).duration
+        room_s = min(self.shots[index].duration, self.shots[index + 1].duration)
+        if wanted_s is not None and wanted_s > room_s:
+            at = ("shots", index, "transition", "duration") if own else ("transition", "duration")
+            raise problem(
+                f"{wanted_s:g} s is longer than shot {index + 1} or {index + 2} ({room_s:g} s): shorten it, or cut", *at
+            )
+
+    def transition_after(self, index: int) -> tuple[Literal["cut", "crossfade"], float]:
+        """Type and seconds of the transition from shot `index` to the next one; a cut takes 0 s."""
+        transition = self.shots[index].transition or self.transition
+        if transition.type == "cut":
+            return "cut", 0.0
+        room_s = min(self.shots[index].duration, self.shots[index + 1].duration)
+        return transition.type, transition.duration or min(DEFAULT_CROSSFADE_S, room_s)
+
+    @property
+    def duration_s(self) -> float:
+        return sum(shot.duration for shot in self.shots)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of all that decides the video; its name, batch, priority and labels do not."""
+        return hashlib.sha256(canonical(self.content()).encode()).hexdigest()
+
+    def content(self) -> dict[str, Any]:
+        """The fields that decide the video, without those that hold their defaults."""
+        aside = {"id", "batch", "priority", "labels"}
+        return {"version": self.version} | self.model_dump(mode="json", exclude_defaults=True, exclude=aside)
+
+    def to_json(self) -> str:
+        """The canonical form: sorted keys, no blanks, no field that holds its default."""
+        return canonical({"version": self.version} | self.model_dump(mode="json", exclude_defaults=True))
+
+    def resolved(self, *, model: str, batch: str) -> Self:
+        """This job with its model, batch and id written into it, as a queue carries it."""
+        render = self.render.model_copy(update={"model": self.render.model or model})
+        job = self.model_copy(update={"render": render, "batch": self.batch or batch})
+        return job.model_copy(update={"id": job.id or job.fingerprint[:16]})
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no blanks: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
