@@ -1,0 +1,24 @@
+"""Nightreel for programs that publish jobs: no torch, no cloud libraries, until an address asks for them."""
+
+from nightreel_queue.base import Message, Queue
+from nightreel_queue.connect import open_queue as connect
+from nightreel_queue.errors import InvalidJob, Problem, QueueError
+from nightreel_queue.job import Job, Move, Output, Render, Shot, Transition
+from nightreel_queue.manifest import Manifest, load_manifest
+
+__all__ = [
+    "InvalidJob",
+    "Job",
+    "Manifest",
+    "Message",
+    "Move",
+    "Output",
+    "Problem",
+    "Queue",
+    "QueueError",
+    "Render",
+    "Shot",
+    "Transition",
+    "connect",
+    "load_manifest",
+]

@@ -21,6 +21,7 @@ SHORT_SIDE_PX = 720  # of an output that names only its aspect
 DEFAULT_CROSSFADE_S = 0.5
 SIDE_PX = (64, 2160)  # smallest and largest side of an output
 UINT32_MAX = 2**32 - 1
+INCOMPLETE = "nightreel_incomplete"  # type of the errors that `incomplete` makes
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
@@ -41,6 +42,11 @@ def problem(message: str, *at: str | int) -> PydanticCustomError:
     return PydanticCustomError("nightreel", "{message}", {"message": message, "at": at})
 
 
+def incomplete(message: str, *at: str | int) -> PydanticCustomError:
+    """A problem that more fields would mend: no mistake yet in a manifest's defaults."""
+    return PydanticCustomError(INCOMPLETE, "{message}", {"message": message, "at": at})
+
+
 class Output(Strict):
     """The video's form: H.264, yuv420p, BT.709, MP4 with its index in front."""
 
@@ -54,7 +60,7 @@ class Output(Strict):
     def _check(self) -> Self:
         if (self.width is None) != (self.height is None):
             missing = "height" if self.height is None else "width"
-            raise problem("width and height go together: give both, or aspect alone", missing)
+            raise incomplete("width and height go together: give both, or aspect alone", missing)
         if self.width is not None and self.aspect is not None:
             raise problem("give aspect, or width and height, not both", "aspect")
         for side in ("width", "height"):
@@ -107,7 +113,7 @@ class Move(Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.zoom is None and self.pan is None and self.rotate is None:
-            raise problem("names no move: give zoom, pan or rotate, or write motion: still")
+            raise incomplete("names no move: give zoom, pan or rotate, or write motion: still")
         return self
 
 

@@ -1,0 +1,190 @@
+"""status, cancel, retry: what became of the work, and what to do about it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nightreel_queue.base import Message
+from nightreel_queue.connect import open_queue
+from nightreel_queue.job import Job
+from nightreel_storage.attempts import Attempts
+from nightreel_storage.base import Store
+from nightreel_storage.batches import Batch, Batches
+from nightreel_storage.connect import open_store
+from nightreel_storage.errors import NotFound
+from nightreel_storage.receipts import AlreadyEnded, Receipt, Receipts, utc_now
+
+from .common import EXIT_BAD_INPUT, JsonFlag, QueueFlag, StoreFlag, complain, errors_in_one_line, settings_with
+
+_COLORS = {"done": "green", "failed": "red", "cancelled": "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """One job of a batch, as far as the store knows."""
+
+    job: str
+    state: str
+    """waiting, started, or the receipt's."""
+    reason: str
+    round: int
+    where: str
+
+
+def status(
+    batch: Annotated[str | None, typer.Argument(help="A batch's name; all of them when left out.")] = None,
+    queue: QueueFlag = None,
+    store: StoreFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what was asked for and what became of it."""
+    settings = settings_with(queue=queue, store=store)
+    console = Console(highlight=False, soft_wrap=True)
+    with errors_in_one_line():
+        kept = open_store(settings.store)
+        if batch is None:
+            rows = [_batch_row(kept, each) for each in Batches(kept).list()]
+            with contextlib.closing(open_queue(settings.queue_url)) as waiting:
+                backlog = waiting.backlog()
+            if as_json:
+                counts = {
+                    "ready": backlog.ready,
+                    "delayed": backlog.delayed,
+                    "leased": backlog.leased,
+                    "dead": backlog.dead,
+                }
+                print(json.dumps({"batches": rows, "queue": counts}))
+                return
+            _show_batches(console, rows)
+            console.print(
+                f"queue: {backlog.ready} ready, {backlog.delayed} delayed, {backlog.leased} held by workers, "
+                f"{backlog.dead} dead letters"
+            )
+            return
+        jobs = list(_jobs(kept, _known_batch(kept, batch)))
+    if as_json:
+        print(json.dumps({"batch": batch, "jobs": [_as_dict(job) for job in jobs]}))
+    else:
+        _show_jobs(console, jobs)
+
+
+def cancel(
+    batch: Annotated[str, typer.Argument(help="The job's batch.", show_default=False)],
+    job: Annotated[str, typer.Argument(help="The job's id.", show_default=False)],
+    store: StoreFlag = None,
+) -> None:
+    """Call one job off: it ends as cancelled, also while it is being rendered."""
+    settings = settings_with(store=store)
+    with errors_in_one_line():
+        kept = open_store(settings.store)
+        asked = {each.id: each for each in _known_batch(kept, batch).jobs}.get(job)
+        if asked is None:
+            raise NotFound(f"batch {batch} has no job {job}; see: nightreel status {batch}")
+        receipt = Receipt(
+            state="cancelled",
+            batch=batch,
+            job=job,
+            fingerprint=asked.fingerprint,
+            reason="cancelled by hand",
+            request=asked.message,
+            ended_at=utc_now(),
+        )
+        try:
+            Receipts(kept).cancel(receipt)
+        except AlreadyEnded as exc:
+            complain(f"{exc}: nothing to cancel")
+            raise typer.Exit(EXIT_BAD_INPUT) from None
+    print(f"{batch}/{job} is cancelled")
+
+
+def retry(
+    batch: Annotated[str, typer.Argument(help="A batch's name.", show_default=False)],
+    job: Annotated[str | None, typer.Argument(help="One job; all that failed or were cancelled when left out.")] = None,
+    queue: QueueFlag = None,
+    store: StoreFlag = None,
+) -> None:
+    """Ask for another round of jobs that failed or were cancelled."""
+    settings = settings_with(queue=queue, store=store)
+    with errors_in_one_line():
+        kept = open_store(settings.store)
+        wanted = [job] if job else [r.job for r in Receipts(kept).list(batch) if r.state not in ("done",)]
+        messages = [_next_round(kept, batch, name) for name in wanted]
+        with contextlib.closing(open_queue(settings.queue_url)) as waiting:
+            waiting.publish(messages)
+    print(f"{len(messages)} jobs of {batch} enqueued again" if messages else f"nothing in {batch} needs a retry")
+
+
+def _next_round(store: Store, batch: str, job: str) -> Message:
+    """The receipt says `queued` before the message is published: a second retry publishes what a crash left out."""
+    receipt = Receipts(store).requeue(batch, job, utc_now())
+    known = Batches(store).read(batch)
+    recorded = next((asked.message for asked in known.jobs if asked.id == job), "") if known else ""
+    if not (receipt.request or recorded):
+        raise NotFound(f"the store has no copy of job {batch}/{job}: publish it again")
+    return Message.of(Job.model_validate_json(receipt.request or recorded), receipt.round)
+
+
+def _known_batch(store: Store, name: str) -> Batch:
+    """The batch's record, or one made of its receipts for jobs that were published without one."""
+    if known := Batches(store).read(name):
+        return known
+    names = [batch.name for batch in Batches(store).list()]
+    raise NotFound(f"no batch {name}; there are {', '.join(names[-5:]) if names else 'none yet'}")
+
+
+def _jobs(store: Store, batch: Batch) -> Iterator[JobStatus]:
+    receipts = {receipt.job: receipt for receipt in Receipts(store).list(batch.name)}
+    attempts = Attempts(store)
+    for asked in batch.jobs:
+        receipt = receipts.get(asked.id)
+        if receipt and receipt.ended:
+            where = next((store.url(file.name) for file in receipt.outputs), "")
+            yield JobStatus(asked.id, receipt.state, receipt.reason, receipt.round, where)
+            continue
+        round_ = receipt.round if receipt else 1
+        history = attempts.history(batch.name, asked.id, round_)
+        state = "started" if history and history[-1].end == "" else "waiting"
+        reason = next((attempt.reason for attempt in reversed(history) if attempt.reason), "")
+        yield JobStatus(asked.id, state, reason, round_, "")
+
+
+def _batch_row(store: Store, batch: Batch) -> dict[str, Any]:
+    states = Counter(receipt.state for receipt in Receipts(store).list(batch.name))
+    ended = {state: states[state] for state in ("done", "failed", "cancelled")}
+    return {
+        "batch": batch.name,
+        "from": batch.title,
+        "enqueued_at": batch.enqueued_at.isoformat(timespec="seconds"),
+        "jobs": len(batch.jobs),
+        **ended,
+        "open": max(0, len(batch.jobs) - sum(ended.values())),
+        "where": store.url(batch.name),
+    }
+
+
+def _show_batches(console: Console, rows: list[dict[str, Any]]) -> None:
+    table = Table("batch", "jobs", "done", "failed", "cancelled", "open", "where", box=None)
+    for row in rows:
+        table.add_row(*(str(row[str(column.header)]) for column in table.columns))
+    console.print(table if rows else "No batches yet.")
+
+
+def _show_jobs(console: Console, jobs: list[JobStatus]) -> None:
+    table = Table("job", "state", "reason, or where", box=None)
+    for job in jobs:
+        color = _COLORS.get(job.state, "default")
+        table.add_row(job.job, f"[{color}]{job.state}[/]", job.reason or job.where)
+    console.print(table)
+
+
+def _as_dict(job: JobStatus) -> dict[str, Any]:
+    return {"job": job.job, "state": job.state, "reason": job.reason, "round": job.round, "where": job.where}

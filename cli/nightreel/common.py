@@ -1,0 +1,59 @@
+"""What all verbs share: flags, exit codes, and errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from nightreel_pipelines.errors import PipelineError
+from nightreel_queue.errors import InvalidJob, QueueError, QueueUnavailable
+from nightreel_storage.errors import StoreError, StoreUnavailable
+from nightreel_worker.settings import Settings
+
+EXIT_OK = 0
+EXIT_NOT_ALL_MADE = 1  # some video was not made: failed, cancelled, or the run was interrupted
+EXIT_BAD_INPUT = 2  # manifest, job, flag or setting; also what the command line parser uses
+EXIT_UNAVAILABLE = 3  # queue, store or renderer could not be had
+
+QueueFlag = Annotated[str | None, typer.Option("--queue", help="Queue's address, such as sqlite:///jobs.db.")]
+StoreFlag = Annotated[str | None, typer.Option("--store", help="Folder that results go to.")]
+ModelFlag = Annotated[str | None, typer.Option("--model", help="Model of jobs that name none.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def settings_with(**flags: Any) -> Settings:
+    """The environment's settings under the flags that were given. Exits with the field and the mend."""
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as exc:
+        for error in exc.errors():
+            name = "NIGHTREEL_" + "_".join(str(part) for part in error["loc"]).upper()
+            complain(f"setting {name}: {error['msg']}; found {error['input']!r}")
+        raise typer.Exit(EXIT_BAD_INPUT) from None
+
+
+def complain(text: str) -> None:
+    """One line on standard error."""
+    print(f"nightreel: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Turn what the packages raise into a line for a person and an exit code."""
+    try:
+        yield
+    except InvalidJob as exc:
+        for problem in exc.problems:
+            complain(str(problem))
+        raise typer.Exit(EXIT_BAD_INPUT) from None
+    except (QueueUnavailable, StoreUnavailable) as exc:
+        complain(str(exc))
+        raise typer.Exit(EXIT_UNAVAILABLE) from None
+    except (QueueError, StoreError, PipelineError) as exc:
+        complain(str(exc))
+        raise typer.Exit(EXIT_BAD_INPUT) from None

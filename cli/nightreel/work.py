@@ -1,0 +1,95 @@
+"""work: drain a queue; and what `render` shares with it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from nightreel_pipelines.models import load_models
+from nightreel_queue.connect import open_queue
+from nightreel_storage.connect import open_store
+from nightreel_worker.events import Event
+from nightreel_worker.logs import configure
+from nightreel_worker.report import RunReport
+from nightreel_worker.settings import Settings
+
+from .common import (
+    EXIT_UNAVAILABLE,
+    ModelFlag,
+    QueueFlag,
+    StoreFlag,
+    complain,
+    errors_in_one_line,
+    settings_with,
+)
+
+_PARTS = ("numpy", "cv2", "imageio_ffmpeg")  # of the [cpu] and [gpu] extras; torch is looked for by the renderer
+
+
+def work(
+    queue: QueueFlag = None,
+    store: StoreFlag = None,
+    model: ModelFlag = None,
+    idle_timeout: Annotated[
+        float | None, typer.Option(help="Seconds to wait for more work before leaving an empty queue.")
+    ] = None,
+) -> None:
+    """Render what waits in a queue, then exit. Exit code 3: queue, store or renderer could not be had."""
+    settings = settings_with(queue=queue, store=store, model=model, idle_timeout_s=idle_timeout)
+    configure(settings)
+    with errors_in_one_line():
+        report = drain(settings, lambda event: None, wait_for_others=False)
+    if report.unavailable:
+        complain(report.why)
+        raise typer.Exit(EXIT_UNAVAILABLE)
+
+
+def drain(settings: Settings, watch: Callable[[Event], None], *, wait_for_others: bool) -> RunReport:
+    """Run one worker until the queue is empty or a signal asks it to leave."""
+    check_installed()
+    models = load_models(settings.models)
+    _check_model(settings)
+    from nightreel_worker.worker import Worker  # numpy and friends: not for those who only publish
+
+    store = open_store(settings.store)
+    with contextlib.closing(open_queue(settings.queue_url)) as queue:
+        worker = Worker(queue, store, models, settings, watch=watch, wait_for_others=wait_for_others)
+        with _stopped_by_signals(worker.stop):
+            return worker.run()
+
+
+def check_installed() -> None:
+    """Exit with the mend when this is the light client."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in _PARTS if find_spec(name) is None]:
+        complain(f"rendering needs {', '.join(missing)}: pip install 'nightreel[cpu]' (or [gpu])")
+        raise typer.Exit(EXIT_UNAVAILABLE)
+
+
+def _check_model(settings: Settings) -> None:
+    """A worker that cannot serve its own model does not start."""
+    models = load_models(settings.models)
+    if settings.model not in models:
+        complain(f"no model {settings.model}; there are {', '.join(sorted(models))}")
+        raise typer.Exit(EXIT_UNAVAILABLE)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stop: Callable[[str], None]) -> Iterator[None]:
+    """SIGTERM and SIGINT ask the worker to leave; what they did before is restored afterwards."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        stop(f"{signal.Signals(number).name} asked it to leave")
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,216 @@
+"""Frames -> MP4 through ffmpeg, and the check that the file is what the job asked for.
+
+The worker's parent process checks videos too, so nothing here needs numpy, torch or OpenCV.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from .errors import BadVideo, EncoderFailed
+
+if TYPE_CHECKING:
+    from .base import Picture
+
+CHECK_TIMEOUT_S = 900.0  # the longest, largest film that a job may ask for decodes in a fraction of this
+POSTER_AT = Fraction(1, 3)  # of the film: past the opening, before the end
+POSTER_QUALITY = 3  # ffmpeg's JPEG scale, 2 is best
+LAST_LINES = 8  # of ffmpeg's complaints, that an error quotes
+QUIET = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "error")
+TO_BT709 = (  # converts the numbers, and tags every frame with what they now mean; x264 writes the tags into the stream
+    "scale=in_range=pc:out_range=tv:out_color_matrix=bt709:flags=accurate_rnd+full_chroma_int,format=yuv420p,"
+    "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
+)
+TO_JPEG = "scale=out_range=pc:out_color_matrix=bt601:flags=accurate_rnd+full_chroma_int,format=yuvj420p"
+
+
+def ffmpeg() -> str:
+    """Path of the ffmpeg that imageio-ffmpeg brought, or that IMAGEIO_FFMPEG_EXE names. Raises EncoderFailed."""
+    try:
+        from imageio_ffmpeg import get_ffmpeg_exe  # type: ignore[import-untyped]
+
+        return str(get_ffmpeg_exe())
+    except (ImportError, RuntimeError) as exc:
+        raise EncoderFailed(f"no ffmpeg: pip install imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE ({exc})") from exc
+
+
+class Encoder:
+    """One ffmpeg that turns raw frames into a video file: H.264, yuv420p, BT.709, its index in front.
+
+    Equal frames give equal files on one machine. ffmpeg stays in the caller's process group and ends with it. As a
+    context it finishes the file, or aborts it when the body raises.
+    """
+
+    def __init__(self, video: Path, *, width: int, height: int, fps: int, crf: int, preset: str = "medium") -> None:
+        """`video` is overwritten; `preset` is x264's, from ultrafast to veryslow. Raises EncoderFailed."""
+        self._video = video
+        self._size = (height, width, 3)
+        raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "pipe:0")
+        x264 = ("-c:v", "libx264", "-preset", preset, "-crf", str(crf), "-pix_fmt", "yuv420p")
+        same = ("-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact")
+        mp4 = ("-movflags", "+faststart", "-f", "mp4", f"file:{video}")
+        command = (ffmpeg(), *QUIET, "-y", *raw, "-an", "-vf", TO_BT709, *x264, *same, *mp4)
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  a file never fills up, as a pipe that nobody reads would
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._said)
+        assert self._process.stdin is not None
+        self._stdin = self._process.stdin
+
+    def write(self, frame: Picture) -> None:
+        """Append a frame: uint8 (height, width, 3), RGB, contiguous. Raises EncoderFailed."""
+        if frame.shape != self._size:
+            raise ValueError(f"a frame is {frame.shape}, the film {self._size}")
+        try:
+            self._stdin.write(frame.data)
+        except BrokenPipeError as exc:
+            raise self._failure() from exc
+
+    def finish(self) -> None:
+        """Complete the file. Raises EncoderFailed, and leaves no file, when ffmpeg did not take every frame."""
+        if self._said.closed:
+            return
+        try:
+            self._stdin.close()
+        except BrokenPipeError as exc:
+            raise self._failure() from exc
+        if self._process.wait() != 0:
+            raise self._failure()
+        self._said.close()
+
+    def abort(self) -> None:
+        """End ffmpeg at once and remove the unfinished file. After `finish` there is nothing to abort."""
+        if self._said.closed:
+            return
+        self._process.kill()
+        self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.abort()
+
+    def _failure(self) -> EncoderFailed:
+        """What ended ffmpeg, in its own words. It closed its end of the pipe or is gone, so waiting is short."""
+        code = self._process.wait()
+        self._said.seek(0)
+        said = _last_lines(self._said.read())
+        self._end()
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        return EncoderFailed(f"ffmpeg {how} before the last frame of {self._video.name}: {said or 'it said nothing'}")
+
+    def _end(self) -> None:
+        """Close everything. The pipe may still hold bytes that nobody wants any more."""
+        self._process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.close()
+        self._said.close()
+        self._video.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a video turned out to hold when every frame of it was decoded."""
+
+    frames: int
+    width: int
+    """Pixels."""
+    height: int
+    fps: int
+    duration_s: float
+    size_bytes: int
+    digest: str
+    """sha256 (hex) over the checksums of the decoded frames: equal films have equal digests."""
+
+
+def check(
+    video: Path,
+    *,
+    width: int,
+    height: int,
+    fps: int,
+    frames: int,
+    poster: Path,
+    timeout_s: float = CHECK_TIMEOUT_S,
+) -> Decoded:
+    """Decode the whole video once, and write the JPEG `poster` on the way. Raises BadVideo that says what is wrong."""
+    try:
+        decoded = _decoded(video, _decode(video, int(frames * POSTER_AT), poster, timeout_s), fps)
+        _compare(decoded, width, height, frames)
+        if not poster.is_file():
+            raise BadVideo(f"{video.name}: ffmpeg made no poster of it")
+    except BadVideo:
+        poster.unlink(missing_ok=True)
+        raise
+    return decoded
+
+
+def _decode(video: Path, poster_frame: int, poster: Path, timeout_s: float) -> str:
+    """ffmpeg's framehash report of the video's picture stream; its first error ends it."""
+    poster.unlink(missing_ok=True)
+    strict = ("-xerror", "-err_detect", "explode")
+    hashes = ("-map", "0:v:0", "-fps_mode", "passthrough", "-f", "framehash", "-hash", "murmur3", "pipe:1")
+    chosen = ("-map", "0:v:0", "-vf", f"select=eq(n\\,{poster_frame}),{TO_JPEG}", "-frames:v", "1")
+    jpeg = ("-q:v", str(POSTER_QUALITY), "-fflags", "+bitexact", "-flags:v", "+bitexact", "-f", "image2")
+    command = (ffmpeg(), *QUIET, "-y", *strict, "-i", f"file:{video}", *hashes, *chosen, *jpeg)
+    try:
+        run = subprocess.run(
+            (*command, "-update", "1", f"file:{poster}"),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise BadVideo(f"{video.name}: decoding it took more than {timeout_s:g} s") from exc
+    if run.returncode != 0 or run.stderr.strip():
+        raise BadVideo(f"{video.name} does not decode: {_last_lines(run.stderr) or f'code {run.returncode}'}")
+    return run.stdout.decode()
+
+
+def _decoded(video: Path, report: str, fps: int) -> Decoded:
+    """Read the report: `#tb 0: 1/30`, `#dimensions 0: 64x36`, then per frame `stream, dts, pts, duration, bytes, hash`."""
+    lines = report.splitlines()
+    notes = dict(line[1:].split(" 0: ", 1) for line in lines if line.startswith("#") and " 0: " in line)
+    rows = [[cell.strip() for cell in line.split(",")] for line in lines if line and not line.startswith("#")]
+    if not rows or "tb" not in notes or "dimensions" not in notes:
+        raise BadVideo(f"{video.name}: no frame in it")
+    tick_s = Fraction(notes["tb"])
+    for index, row in enumerate(rows):
+        if int(row[2]) * tick_s * fps != index:
+            at_s = float(int(row[2]) * tick_s)
+            raise BadVideo(f"{video.name}: frame {index} is shown at {at_s:.4f} s, which is not {fps} fps")
+    width, height = (int(side) for side in notes["dimensions"].split("x"))
+    return Decoded(
+        frames=len(rows),
+        width=width,
+        height=height,
+        fps=fps,
+        duration_s=len(rows) / fps,
+        size_bytes=video.stat().st_size,
+        digest=hashlib.sha256("\n".join(row[5] for row in rows).encode()).hexdigest(),
+    )
+
+
+def _compare(decoded: Decoded, width: int, height: int, frames: int) -> None:
+    if (decoded.width, decoded.height) != (width, height):
+        raise BadVideo(f"the video is {decoded.width}x{decoded.height}, the job asked for {width}x{height}")
+    if decoded.frames != frames:
+        raise BadVideo(f"the video has {decoded.frames} frames, the job asked for {frames}")
+
+
+def _last_lines(said: bytes) -> str:
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+    return "; ".join(lines[-LAST_LINES:])

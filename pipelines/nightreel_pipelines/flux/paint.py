@@ -1,0 +1,97 @@
+"""A recipe and its prompt's embedding -> a picture. Imports torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import FluxPipeline
+
+from ..base import Picture, Tick
+from ..errors import Unrenderable
+from ..recipe import Recipe
+from .memory import enough_memory
+from .text import Embedding
+
+
+def check_size(pipe: FluxPipeline, recipe: Recipe) -> None:
+    """Raises Unrenderable for a size that the model cannot make exactly; diffusers would quietly make a smaller one."""
+    multiple = _side_multiple(pipe)
+    if recipe.width % multiple or recipe.height % multiple:
+        raise Unrenderable(
+            f"a keyframe of {recipe.width}x{recipe.height}: this model's sides are multiples of {multiple}; "
+            "set multiple in the models file"
+        )
+
+
+def paint(pipe: FluxPipeline, recipe: Recipe, text: Embedding, tick: Tick) -> Picture:
+    """Make one keyframe; `tick` is called after each step, before the latents are decoded, and after.
+
+    Raises Unrenderable when there is not enough memory or the numbers overflow, and whatever `tick` raises.
+    """
+    work = f"a keyframe of {recipe.width}x{recipe.height}"
+    with enough_memory(work, "lower render.megapixels, or use a larger machine"), torch.inference_mode():
+        latents = _denoise(pipe, recipe, text, tick)
+        tick()
+        pixels = _decode(pipe, latents)
+        if not torch.isfinite(pixels).all():
+            # Not a matter of luck: the same recipe overflows on every attempt, so trying again would only cost money.
+            raise Unrenderable(
+                f"the model made no picture (numbers overflow in {recipe.precision}) of {recipe.prompt[:40]!r}: "
+                "set the model's precision to fp32 or bf16, or check its weights"
+            )
+        picture = _to_picture(pixels)
+        tick()
+    return picture
+
+
+def make_noise(pipe: FluxPipeline, recipe: Recipe) -> torch.Tensor:
+    """The recipe's noise: float32 (1, channels, 2h, 2w), each latent being 8 pixels wide for FLUX.1.
+
+    Drawn on the CPU and in float32, whatever the model runs on and computes in, so that a seed is the same noise everywhere.
+    """
+    rows, columns = (2 * side // _side_multiple(pipe) for side in (recipe.height, recipe.width))
+    channels = pipe.transformer.config.in_channels // 4
+    generator = torch.Generator("cpu").manual_seed(recipe.seed)
+    return torch.randn((1, channels, rows, columns), generator=generator)
+
+
+def _denoise(pipe: FluxPipeline, recipe: Recipe, text: Embedding, tick: Tick) -> torch.Tensor:
+    """Latents (1, channels, 2h, 2w), as the VAE's decoder takes them."""
+
+    def on_step_end(*_: Any) -> dict[str, torch.Tensor]:
+        tick()
+        return {}
+
+    noise = make_noise(pipe, recipe)
+    packed = pipe(
+        prompt_embeds=text.tokens,
+        pooled_prompt_embeds=text.pooled,
+        latents=pipe._pack_latents(noise, *noise.shape),
+        num_inference_steps=recipe.steps,
+        guidance_scale=recipe.guidance,
+        height=recipe.height,
+        width=recipe.width,
+        callback_on_step_end=on_step_end,
+        output_type="latent",
+    ).images
+    latents: torch.Tensor = pipe._unpack_latents(packed, recipe.height, recipe.width, pipe.vae_scale_factor)
+    return latents
+
+
+def _decode(pipe: FluxPipeline, latents: torch.Tensor) -> torch.Tensor:
+    """Pixels (1, 3, H, W), from -1 to 1."""
+    scale, shift = pipe.vae.config.scaling_factor, pipe.vae.config.shift_factor
+    pixels: torch.Tensor = pipe.vae.decode(latents / scale + shift, return_dict=False)[0]
+    return pixels
+
+
+def _to_picture(pixels: torch.Tensor) -> Picture:
+    levels = ((pixels[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    picture: Picture = levels.permute(1, 2, 0).contiguous().cpu().numpy()
+    return picture
+
+
+def _side_multiple(pipe: FluxPipeline) -> int:
+    """Pixels of a token's side: the VAE's, in patches of 2x2 latents."""
+    return 2 * int(pipe.vae_scale_factor)

@@ -1,0 +1,62 @@
+"""The keyframe cache: pictures by the fingerprint of their recipe. It is the only way in which a job resumes.
+
+Keyframes are what costs GPU time, so each is stored, lossless, as soon as it is made, and equal recipes are never paid
+for twice: not by a redelivered job, not by a changed camera move, not by another job with the same shot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from .base import ABSENT, Store
+from .errors import Conflict, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Keyframe:
+    """A keyframe that the store had, copied to a local file."""
+
+    path: Path
+    attempt: str
+    """Id of the attempt that made it."""
+
+
+class Keyframes:
+    """The keyframes of one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def fetch(self, fingerprint: str, path: Path) -> Keyframe | None:
+        """Copy a keyframe to `path`; None when the store has none, or one whose content is damaged."""
+        try:
+            entry = self._store.fetch(_name(fingerprint), path)
+        except NotFound:
+            return None
+        if entry.sha256 != hashlib.sha256(path.read_bytes()).hexdigest():
+            path.unlink()
+            return None
+        return Keyframe(path, entry.metadata.get("attempt", ""))
+
+    def put(self, fingerprint: str, path: Path, attempt: str) -> None:
+        """Store a finished keyframe (a PNG). One that is there already is left as it is, unless it is damaged."""
+        data = path.read_bytes()
+        try:
+            self._write(fingerprint, data, attempt, ABSENT)
+        except Conflict:
+            content, entry = self._store.get(_name(fingerprint))
+            if entry.sha256 != hashlib.sha256(content).hexdigest():
+                with contextlib.suppress(Conflict):  # somebody else mended it first
+                    self._write(fingerprint, data, attempt, entry.generation)
+
+    def _write(self, fingerprint: str, data: bytes, attempt: str, generation: int) -> None:
+        self._store.put(
+            _name(fingerprint), data, generation=generation, content_type="image/png", metadata={"attempt": attempt}
+        )
+
+
+def _name(fingerprint: str) -> str:
+    return f".nightreel/keyframes/{fingerprint[:2]}/{fingerprint}.png"

@@ -1,0 +1,278 @@
+"""The child process: owns the GPU, keeps the model between jobs, turns orders into files.
+
+Three threads: the main one makes keyframes (it alone touches the model), one films and encodes, one listens to the
+parent. While job N is filmed, the keyframes of job N+1 are made; a film begins as soon as its first keyframe is there.
+The child gets no secrets, no store and no queue. When its orders end, because the parent closed the pipe or died,
+it ends its whole process group, ffmpeg included.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from nightreel_pipelines import film
+from nightreel_pipelines.base import Description, Picture, Tick
+from nightreel_pipelines.encode import Encoder
+from nightreel_pipelines.errors import Cancelled, PipelineError, SourceUnavailable, Unrenderable
+from nightreel_pipelines.models import ModelSpec, make_source
+from nightreel_pipelines.pictures import load_png, save_png
+from nightreel_pipelines.plan import Plan, plan
+from nightreel_pipelines.recipe import Recipe
+from nightreel_queue.job import Job
+
+from . import wire
+
+PROGRESS_EVERY_S = 1.0  # one line of progress a second and stage is enough for any watchdog
+UNSAVED_PICTURES = 4  # finished pictures that may wait to be written; more would only pile up memory
+RECENT_PICTURES = 16  # kept for the next job, which was sent before these were in the store: 50 MB at 1 megapixel
+
+
+class Task:
+    """One order on its way through the child."""
+
+    def __init__(self, order: wire.Order, layout: Plan) -> None:
+        self.key = order.key
+        self.scratch = Path(order.scratch)
+        self.plan = layout
+        self._files = {fingerprint: Path(file) for fingerprint, file in order.have.items()}
+        self._changed = threading.Condition()
+        self._error: Exception | None = None
+        self.waited_s = 0.0
+
+    @property
+    def error(self) -> Exception | None:
+        return self._error
+
+    def check(self) -> None:
+        """Raise what ended the task early, if anything did."""
+        if self._error is not None:
+            raise self._error
+
+    def fail(self, error: Exception) -> bool:
+        """End the task early. True for the first error, which is the one to report."""
+        with self._changed:
+            first = self._error is None
+            if first:
+                self._error = error
+            self._changed.notify_all()
+        return first
+
+    def have(self, fingerprint: str) -> bool:
+        return fingerprint in self._files
+
+    def add(self, fingerprint: str, file: Path) -> None:
+        with self._changed:
+            self._files[fingerprint] = file
+            self._changed.notify_all()
+
+    def picture(self, shot: int) -> Picture:
+        """The stored keyframe of a shot, as soon as there is one."""
+        fingerprint = self.plan.shots[shot].recipe.fingerprint
+        began = time.monotonic()
+        with self._changed:
+            self._changed.wait_for(lambda: self._error is not None or fingerprint in self._files)
+        self.waited_s += time.monotonic() - began
+        self.check()
+        return load_png(self._files[fingerprint])
+
+
+class Child:
+    """The stages and the lines between them."""
+
+    def __init__(self, start: wire.Start, events: wire.Sender) -> None:
+        self._events = events
+        self._preset = start.preset
+        self._spec = ModelSpec.model_validate(start.spec)
+        self._source = make_source(self._spec, Path(start.weights_root) if start.weights_root else None)
+        self._loaded = False
+        self.inbox: queue.Queue[wire.Order] = queue.Queue()
+        self._tasks: dict[str, Task] = {}
+        self._cancelled: set[str] = set()
+        self._to_film: queue.Queue[Task] = queue.Queue(maxsize=1)
+        self._to_save: queue.Queue[tuple[Task, str, Picture, bool]] = queue.Queue(maxsize=UNSAVED_PICTURES)
+        self._recent: collections.OrderedDict[str, Picture] = collections.OrderedDict()
+
+    def run(self) -> None:
+        """Serve orders until the process is ended."""
+        description = self._source.describe()
+        self._events.send(
+            wire.Hello(description.source, description.revision, description.precision, description.device)
+        )
+        threading.Thread(target=self._film_all, name="film", daemon=True).start()
+        threading.Thread(target=self._save_all, name="save", daemon=True).start()
+        free_since = time.monotonic()
+        while True:
+            self._keyframes_stage(self.inbox.get(), description, free_since)
+            free_since = time.monotonic()
+
+    def cancel(self, key: str) -> None:
+        self._cancelled.add(key)
+        if task := self._tasks.get(key):
+            self._end(task, Cancelled())
+
+    # keyframes
+
+    def _keyframes_stage(self, order: wire.Order, description: Description, free_since: float) -> None:
+        task = Task(order, plan(Job.model_validate_json(order.job), self._spec, description))
+        self._tasks[task.key] = task
+        if task.key in self._cancelled:
+            self._end(task, Cancelled())
+            return
+        self._to_film.put(task)  # waits until the film before the last has left its stage
+        began = time.monotonic()
+        self._events.send(wire.Started(task.key, round(began - free_since, 4)))
+        loading_s = 0.0
+        try:
+            if missing := self._missing(task):
+                loading_s = self._load(task)
+                for recipe, picture in self._source.keyframes(missing, self._ticker(task)):
+                    self._remember(recipe.fingerprint, picture)
+                    self._to_save.put((task, recipe.fingerprint, picture, True))
+        except Exception as exc:  # noqa: BLE001  # the stage's boundary: one job's error never ends the next one
+            self._end(task, exc)
+        self._events.send(wire.KeyframesDone(task.key, round(time.monotonic() - began - loading_s, 4)))
+
+    def _missing(self, task: Task) -> list[Recipe]:
+        """What must be rendered. A keyframe that a job before this one has just made is only saved again."""
+        missing = [recipe for recipe in task.plan.recipes if not task.have(recipe.fingerprint)]
+        for recipe in missing:
+            if (picture := self._recent.get(recipe.fingerprint)) is not None:
+                self._to_save.put((task, recipe.fingerprint, picture, False))
+        return [recipe for recipe in missing if recipe.fingerprint not in self._recent]
+
+    def _remember(self, fingerprint: str, picture: Picture) -> None:
+        self._recent[fingerprint] = picture
+        if len(self._recent) > RECENT_PICTURES:
+            self._recent.popitem(last=False)
+
+    def _load(self, task: Task) -> float:
+        if self._loaded:
+            return 0.0
+        self._events.send(wire.Loading(task.key))
+        began = time.monotonic()
+        self._source.load()
+        self._loaded = True
+        seconds = time.monotonic() - began
+        self._events.send(wire.Loaded(task.key, round(seconds, 3)))
+        return seconds
+
+    def _ticker(self, task: Task) -> Ticker:
+        return Ticker(task, lambda: self._events.send(wire.Step(task.key)))
+
+    def _save_all(self) -> None:
+        while True:
+            task, fingerprint, picture, rendered = self._to_save.get()
+            file = task.scratch / f"{fingerprint}.png"
+            try:
+                save_png(file, picture)
+            except OSError as exc:
+                self._end(task, exc)
+                continue
+            self._events.send(wire.KeyframeMade(task.key, fingerprint, str(file), rendered))
+            task.add(fingerprint, file)
+
+    # film
+
+    def _film_all(self) -> None:
+        while True:
+            task = self._to_film.get()
+            try:
+                video, seconds = self._film(task)
+            except Exception as exc:  # noqa: BLE001  # the stage's boundary, as above
+                self._end(task, exc)
+            else:
+                self._tasks.pop(task.key, None)
+                self._events.send(wire.Filmed(task.key, str(video), round(seconds, 4)))
+
+    def _film(self, task: Task) -> tuple[Path, float]:
+        began = time.monotonic()
+        layout = task.plan
+        self._events.send(wire.Filming(task.key, 0))
+        task.picture(0)  # no encoder waits for the first keyframe
+        video = task.scratch / "video.mp4"
+        with Encoder(
+            video, width=layout.width, height=layout.height, fps=layout.fps, crf=layout.crf, preset=self._preset
+        ) as encoder:
+            for frame in self._reported(task, film.frames(layout, task.picture)):
+                task.check()
+                encoder.write(frame)
+            encoder.finish()
+        return video, time.monotonic() - began - task.waited_s
+
+    def _reported(self, task: Task, frames: Iterator[Picture]) -> Iterator[Picture]:
+        reported = time.monotonic()
+        for number, frame in enumerate(frames, start=1):
+            yield frame
+            if time.monotonic() - reported >= PROGRESS_EVERY_S:
+                reported = time.monotonic()
+                self._events.send(wire.Filming(task.key, number))
+
+    # ends
+
+    def _end(self, task: Task, error: Exception) -> None:
+        """Report that a task ended early; the first reason counts, what follows from it is not reported."""
+        if not task.fail(error):
+            return
+        self._tasks.pop(task.key, None)
+        match error:
+            case Cancelled():
+                self._events.send(wire.Dropped(task.key))
+            case SourceUnavailable():
+                self._events.send(wire.Unavailable(str(error)))
+            case PipelineError():
+                self._events.send(wire.Failed(task.key, isinstance(error, Unrenderable), str(error)))
+            case _:
+                self._events.send(wire.Failed(task.key, False, f"{type(error).__name__}: {error}"))
+
+
+class Ticker:
+    """The Tick of one task: ends it when it was called off, and reports progress now and then."""
+
+    def __init__(self, task: Task, report: Tick) -> None:
+        self._task = task
+        self._report = report
+        self._reported = time.monotonic()
+
+    def __call__(self) -> None:
+        self._task.check()
+        if time.monotonic() - self._reported >= PROGRESS_EVERY_S:
+            self._reported = time.monotonic()
+            self._report()
+
+
+def main() -> None:
+    """`python -m nightreel_worker.child ORDERS_FD EVENTS_FD`"""
+    orders = wire.receive(int(sys.argv[1]))
+    events = wire.Sender(int(sys.argv[2]))
+    start = next(orders)
+    assert isinstance(start, wire.Start)
+    try:
+        child = Child(start, events)
+        threading.Thread(target=listen, args=(orders, child), name="listen", daemon=True).start()
+        child.run()
+    except SourceUnavailable as exc:
+        events.send(wire.Unavailable(str(exc)))
+
+
+def listen(orders: Iterator[wire.Line], child: Child) -> None:
+    """Take orders until there are no more; then end the process group, whatever it is doing."""
+    with contextlib.suppress(OSError):
+        for line in orders:
+            if isinstance(line, wire.Order):
+                child.inbox.put(line)
+            elif isinstance(line, wire.Cancel):
+                child.cancel(line.key)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What a run did, kept while it lasts and told at its end."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from dataclasses import dataclass, field
+
+from nightreel_storage.receipts import Receipt, Record
+
+from . import wire
+from .events import Ended, Event, Rejected, Returned
+
+
+class RunReport(Record):
+    """One worker's life in figures; stored as .nightreel/runs/RUN.json."""
+
+    run: str
+    started_at: dt.datetime
+    ended_at: dt.datetime
+    why: str
+    """Why it ended: the queue was empty, it was told to leave, or what could not be had."""
+    unavailable: bool
+    """Renderer, queue or store could not be had: the process exits with an error, so that it is started again."""
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    earlier: int = 0
+    """Deliveries of jobs that had ended before: acked, nothing rendered."""
+    rejected: int = 0
+    returned: int = 0
+    keyframes: int = 0
+    reused: int = 0
+    renderer_restarts: int = 0
+    load_s: float = 0.0
+    keyframes_s: float = 0.0
+    """Time that the GPU stage had a job."""
+    waited_s: float = 0.0
+    """Time that the GPU stage had none, between its first job and its last."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts what happens, from several threads."""
+
+    receipts: list[Ended] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    returned: int = 0
+    load_s: float = 0.0
+    keyframes_s: float = 0.0
+    waited_s: float = 0.0
+    _first: bool = True
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def see(self, event: Event) -> None:
+        with self._lock:
+            match event:
+                case Ended():
+                    self.receipts.append(event)
+                case Rejected():
+                    self.rejected.append(event)
+                case Returned():
+                    self.returned += 1
+
+    def hear(self, line: wire.Line) -> None:
+        with self._lock:
+            match line:
+                case wire.Loaded(seconds=seconds):
+                    self.load_s += seconds
+                case wire.KeyframesDone(seconds=seconds):
+                    self.keyframes_s += seconds
+                case wire.Started(waited_s=seconds):
+                    self.waited_s += 0.0 if self._first else seconds
+                    self._first = False
+
+    def count(self, state: str) -> int:
+        return sum(not ended.earlier and ended.receipt.state == state for ended in self.receipts)
+
+    def made(self) -> list[Receipt]:
+        """The receipts that this run wrote."""
+        return [ended.receipt for ended in self.receipts if not ended.earlier]

@@ -1,0 +1,166 @@
+"""Settling deliveries whose jobs ended without a video: acks come last, and every branch says why."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from nightreel_pipelines.errors import Cancelled
+from nightreel_queue.base import Delivery
+from nightreel_queue.errors import LeaseLost
+from nightreel_storage.attempts import Attempts, End, OpenAttempt
+from nightreel_storage.base import Store
+from nightreel_storage.errors import Conflict, StoreError
+from nightreel_storage.receipts import AlreadyEnded, Receipts, utc_now
+
+from .admission import Request
+from .commit import Author, Committer
+from .errors import GaveUp
+from .events import Ended, Event, Rejected, Returned
+from .fate import Fate, fate_of
+
+log = structlog.get_logger()
+
+MAX_RETRY_DELAY_S = 600.0
+
+
+@dataclass(slots=True)
+class Claim:
+    """What is known so far of a delivery that did not end well."""
+
+    delivery: Delivery
+    request: Request | None = None
+    attempt: OpenAttempt | None = None
+    failures: int = 0
+    """Earlier attempts that failed."""
+
+
+class Settler:
+    """Turns the error that ended a delivery's work into its settlement."""
+
+    def __init__(
+        self, store: Store, run: str, max_attempts: int, retry_delay_s: float, watch: Callable[[Event], None]
+    ) -> None:
+        self._store = store
+        self._receipts = Receipts(store)
+        self._attempts = Attempts(store)
+        self._committer = Committer(store)
+        self._run = run
+        self._max_attempts = max_attempts
+        self._retry_delay_s = retry_delay_s
+        self._watch = watch
+
+    def settle(self, claim: Claim, error: Exception) -> None:
+        """Settle a delivery. Raises what makes that impossible: the delivery then comes back when its lease ends."""
+        match fate_of(error):
+            case Fate.ENDED:
+                self._ended(claim, error)
+            case Fate.REJECT:
+                self._reject(claim, error)
+            case Fate.FAIL:
+                self._fail(claim, str(error), "failed")
+            case Fate.RETRY:
+                self._retry(claim, f"{type(error).__name__}: {error}")
+            case Fate.HAND_BACK:
+                self._close(claim, "preempted", str(error))
+                self._release(claim, str(error), 0.0)
+            case Fate.FORGET:
+                self._close(claim, "lost", str(error))
+                log.warning("lease_lost", job=_name(claim))
+
+    def author(self, claim: Claim) -> Author:
+        """Who ends the round, for its receipt."""
+        attempt = claim.attempt.attempt.id if claim.attempt else ""
+        return Author(self._run, attempt, claim.failures + (claim.attempt is not None))
+
+    def close_done(self, claim: Claim) -> None:
+        self._close(claim, "done", "")
+
+    def _ended(self, claim: Claim, error: Exception) -> None:
+        """Somebody has written this round's receipt: ours would be a second one."""
+        receipt = error.receipt if isinstance(error, AlreadyEnded) else None
+        if receipt is None and claim.request is not None:
+            held = self._receipts.read(*claim.request.name)
+            receipt = held.receipt if held else None
+        self._close(claim, "cancelled" if isinstance(error, Cancelled) else "lost", str(error))
+        if receipt is None:  # whoever called it off has taken that back
+            self._release(claim, "called off, but without a receipt", 0.0)
+            return
+        if receipt.state == "failed" and claim.delivery.delivery_attempt > 1:
+            # its worker may have died between the failed receipt and the dead letter
+            claim.delivery.dead_letter(receipt.reason)
+        else:
+            claim.delivery.ack()
+        self._watch(Ended(receipt, earlier=True))
+
+    def _fail(self, claim: Claim, reason: str, end: End) -> None:
+        assert claim.request is not None
+        try:
+            receipt = self._committer.fail(claim.request, reason, self.author(claim))
+        except AlreadyEnded as exc:
+            if exc.receipt.fingerprint == claim.request.job.fingerprint:
+                self._ended(claim, exc)
+            else:  # the receipt's name is taken as well: all that can be left is a record
+                self._reject(claim, exc)
+            return
+        self._close(claim, end, reason)
+        claim.delivery.dead_letter(reason)
+        self._watch(Ended(receipt, earlier=False))
+
+    def _retry(self, claim: Claim, reason: str) -> None:
+        """Another attempt may do better, until the limit; a trouble before the first attempt counts deliveries."""
+        tries = claim.failures + 1 if claim.attempt else claim.delivery.delivery_attempt
+        if tries < self._max_attempts:
+            self._close(claim, "failed", reason)
+            delay_s = min(self._retry_delay_s * 2 ** (tries - 1), MAX_RETRY_DELAY_S)
+            self._release(claim, reason, delay_s)
+        elif claim.request is not None:
+            self._fail(claim, str(GaveUp(f"gave up after {tries} attempts; the last one: {reason}")), "failed")
+        else:
+            self._reject(claim, GaveUp(reason))
+
+    def _release(self, claim: Claim, reason: str, delay_s: float) -> None:
+        claim.delivery.release(delay_s)
+        batch, job = claim.request.name if claim.request else ("", "")
+        self._watch(Returned(batch, job, reason, delay_s))
+
+    def _reject(self, claim: Claim, error: Exception) -> None:
+        """Leave a record that a publisher can find, then the dead letter: the message must not come back."""
+        self._close(claim, "failed", str(error))
+        body = claim.delivery.body
+        name = f".nightreel/rejected/{hashlib.sha256(body).hexdigest()[:32]}.json"
+        record = {
+            "reason": str(error),
+            "rejected_at": utc_now().isoformat(),
+            "published_at": claim.delivery.published_at.isoformat(),
+            "attributes": dict(claim.delivery.attributes),
+            "body": body[:100_000].decode(errors="replace"),
+        }
+        with contextlib.suppress(Conflict):  # the same bytes were rejected before: that record will do
+            self._store.put(name, json.dumps(record, indent=2).encode(), content_type="application/json")
+        claim.delivery.dead_letter(str(error))
+        self._watch(Rejected(str(error), name))
+
+    def _close(self, claim: Claim, end: End, reason: str) -> None:
+        """Close the attempt. One that cannot be closed counts as its worker's death, which is safe."""
+        if claim.attempt is None:
+            return
+        try:
+            self._attempts.close(claim.attempt, end, reason, utc_now())
+        except StoreError as exc:
+            log.warning("attempt_not_closed", job=_name(claim), reason=str(exc))
+
+
+def try_release(delivery: Delivery) -> None:
+    """Give a delivery back if that is still possible; if not, it comes back by itself when its lease ends."""
+    with contextlib.suppress(LeaseLost, Exception):
+        delivery.release()
+
+
+def _name(claim: Claim) -> str:
+    return "/".join(claim.request.name) if claim.request else "?"

@@ -1,0 +1,327 @@
+"""The run: pull, render, commit, ack.
+
+One thread claims deliveries; each delivery then has a thread of its own, which sees it from admission to settlement.
+The stages are kept apart by the renderer (keyframes, film) and by a lock (verify and upload): one job in each, and at
+most one more in line, so that the GPU never waits and little is claimed that others could do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from nightreel_pipelines.models import ModelSpec
+from nightreel_queue.base import Delivery, Queue
+from nightreel_queue.errors import LeaseLost, QueueError, QueueUnavailable
+from nightreel_storage.attempts import Attempts
+from nightreel_storage.base import Store
+from nightreel_storage.errors import Conflict, StoreError
+from nightreel_storage.keyframes import Keyframes
+from nightreel_storage.receipts import Receipt, utc_now
+
+from . import wire
+from .admission import Admission, Work
+from .commit import Committer
+from .events import Advanced, Claimed, Ended, Event, Watch
+from .fate import ends_run
+from .leases import Lease, LeaseKeeper
+from .lookout import Lookout
+from .renderer import Film, Limits, Renderer
+from .report import RunReport, Tally
+from .scratch import Scratch
+from .settings import Settings
+from .settle import Claim, Settler, try_release
+
+log = structlog.get_logger()
+
+MAX_CLAIMED = 4  # keyframes, film, commit, and one in line
+PULL_S = 1.0  # that a pull waits; also how soon a quiet worker notices that it shall leave
+LAST_WORD_S = 1.0  # of the drain, kept for giving back what did not end in time
+
+
+@dataclass(eq=False, slots=True)
+class UnderWay:
+    """One delivery in this worker's hands."""
+
+    lease: Lease
+    scratch: Path
+    claim: Claim
+    stage: Literal["waiting", "rendering", "commit"] = "waiting"
+    work: Work | None = None
+    thread: threading.Thread = field(default_factory=threading.Thread)
+
+    @property
+    def delivery(self) -> Delivery:
+        return self.claim.delivery
+
+
+class Worker:
+    """Claims deliveries until there is no more work, and sees each to its end. `run` it once."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        store: Store,
+        models: Mapping[str, ModelSpec],
+        settings: Settings,
+        *,
+        watch: Watch = lambda event: None,
+        wait_for_others: bool = False,
+    ) -> None:
+        """wait_for_others: stay until deliveries that other workers hold are settled too."""
+        self.id = f"{utc_now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        self._queue, self._store, self._settings = queue, store, settings
+        self._outside_watch = watch
+        self._wait_for_others = wait_for_others
+        self._started_at = utc_now()
+        self._tally = Tally()
+        limits = Limits(settings.stall_s, settings.load_timeout_s)
+        self._renderer = Renderer(limits, settings.weights, settings.x264_preset)
+        self._admission = Admission(store, models, settings.model, settings.max_attempts)
+        self._attempts, self._keyframes, self._committer = Attempts(store), Keyframes(store), Committer(store)
+        self._settler = Settler(store, self.id, settings.max_attempts, settings.retry_delay_s, self._watch)
+        self._leases = LeaseKeeper(settings.stall_s, self._renderer.quiet_s)
+        self._lookout = Lookout(store, settings.cancel_check_s, self._rendering, self._renderer.cancel)
+        self._scratch = Scratch(settings.scratch)
+        self._changed = threading.Condition()
+        self._under_way: set[UnderWay] = set()
+        self._commit_stage = threading.Lock()
+        self._leaving = threading.Event()
+        self._why = "the queue is empty"
+        self._unavailable = False
+
+    def run(self) -> RunReport:
+        """Work until the queue has been empty for long enough, or `stop`; returns what was done."""
+        with self._scratch, self._leases, self._lookout:
+            for delivery in self._deliveries():
+                self._begin(delivery)
+            self._leave()
+        return self._report()
+
+    def stop(self, why: str) -> None:
+        """Leave within the drain's time: claim nothing more, give back what is not committed. Safe in a signal handler."""
+        self._why = why
+        self._leaving.set()
+
+    # one delivery's life
+
+    def _handle(self, mine: UnderWay) -> None:
+        try:
+            receipt = self._pursue(mine)
+        except Exception as exc:  # noqa: BLE001  # the loop's boundary: whatever happened, the delivery is settled
+            self._settle(mine, exc)
+        else:
+            self._ack(mine, receipt)
+        finally:
+            self._leases.let_go(mine.lease)
+            shutil.rmtree(mine.scratch, ignore_errors=True)
+            with self._changed:
+                self._under_way.discard(mine)
+                self._changed.notify_all()
+
+    def _pursue(self, mine: UnderWay) -> Receipt:
+        request = mine.claim.request = self._admission.request(mine.delivery)
+        if self._committer.find(request):
+            with self._committing(mine):
+                author = self._settler.author(mine.claim)
+                return self._committer.adopt(request, self._admission.spec(request.job), mine.scratch, author)
+        mine.work = self._admission.work(request, self._renderer, mine.scratch)
+        mine.claim.failures = mine.work.failures
+        film = self._render(mine, mine.work)
+        with self._committing(mine):
+            return self._committer.finish(mine.work, film, self._settler.author(mine.claim), mine.lease.check)
+
+    def _render(self, mine: UnderWay, work: Work) -> Film:
+        batch, job = work.request.name
+        opened = mine.claim.attempt = self._attempts.open(batch, job, work.request.round, self.id, utc_now())
+        reused, alone = len(work.have), work.failures > 0
+        self._watch(Claimed(batch, job, len(work.plan.recipes), reused, work.plan.frames, alone))
+        made = 0
+
+        def heard(line: wire.Line) -> None:
+            nonlocal made
+            self._tally.hear(line)
+            mine.lease.progress()
+            match line:
+                case wire.Started() | wire.Loaded():
+                    self._enter(mine, "rendering")
+                case wire.Loading():
+                    mine.lease.waiting = True  # while the model loads, the renderer's own limit counts
+                    self._watch(Advanced(batch, job, "loading"))
+                case wire.KeyframeMade():
+                    self._keyframes.put(line.fingerprint, Path(line.file), opened.attempt.id)
+                    made += 1
+                    self._watch(Advanced(batch, job, "keyframes", reused + made))
+                case wire.Filming():
+                    self._watch(Advanced(batch, job, "film", line.frames))
+
+        order = wire.Order(work.key, work.request.job.to_json(), str(work.scratch), dict(work.have))
+        return self._renderer.render(work.spec, order, alone=alone, heard=heard)
+
+    @contextlib.contextmanager
+    def _committing(self, mine: UnderWay) -> Iterator[None]:
+        """The third stage: one job at a time is verified and uploaded."""
+        while not self._commit_stage.acquire(timeout=1.0):
+            mine.lease.progress()
+        try:
+            self._enter(mine, "commit")
+            mine.lease.progress()
+            if mine.claim.request:
+                self._watch(Advanced(*mine.claim.request.name, "commit"))
+            yield
+        finally:
+            self._commit_stage.release()
+
+    def _ack(self, mine: UnderWay, receipt: Receipt) -> None:
+        self._watch(Ended(receipt, earlier=False))
+        try:
+            mine.delivery.ack()
+        except QueueError as exc:  # the job has ended all the same: its next delivery will be acked
+            log.warning("not_acked", batch=receipt.batch, job=receipt.job, reason=str(exc))
+        self._settler.close_done(mine.claim)
+
+    def _settle(self, mine: UnderWay, error: Exception) -> None:
+        if mine.lease.lost:
+            error = LeaseLost(f"the lease ran out: {error}")
+        if ends_run(error):
+            self._abort(error)
+        try:
+            self._settler.settle(mine.claim, error)
+        except (QueueError, StoreError) as exc:
+            log.warning("delivery_not_settled", reason=str(exc), error=str(error))
+            if ends_run(exc):
+                self._abort(exc)
+            try_release(mine.delivery)
+
+    # claiming
+
+    def _deliveries(self) -> Iterator[Delivery]:
+        """Deliveries as long as this run may claim them, each as soon as there is room for it."""
+        empty_since: float | None = None
+        while self._wait_for_room():
+            try:
+                if delivery := self._queue.pull(PULL_S):
+                    empty_since = None
+                    yield delivery
+                elif self._is_idle():
+                    empty_since = empty_since or time.monotonic()
+                    if time.monotonic() - empty_since >= self._settings.idle_timeout_s:
+                        return
+                else:
+                    empty_since = None
+            except QueueUnavailable as exc:
+                self._abort(exc)
+
+    def _wait_for_room(self) -> bool:
+        """Wait until one more delivery may be claimed; False when this run claims no more."""
+        with self._changed:
+            while not self._leaving.is_set():
+                in_line = any(other.stage == "waiting" for other in self._under_way)
+                if not in_line and len(self._under_way) < MAX_CLAIMED:
+                    return True
+                self._changed.wait(0.2)  # a signal handler sets the event without a notification
+        return False
+
+    def _is_idle(self) -> bool:
+        """Nothing in hand, nothing that comes back soon."""
+        with self._changed:
+            if self._under_way:
+                return False
+        backlog = self._queue.backlog()
+        return backlog.ready == backlog.delayed == 0 and not (self._wait_for_others and backlog.leased)
+
+    def _begin(self, delivery: Delivery) -> None:
+        mine = UnderWay(
+            self._leases.hold(delivery, lambda: self._lost(mine)), self._scratch.job_folder(), Claim(delivery)
+        )
+        mine.thread = threading.Thread(target=self._handle, args=(mine,), name="delivery", daemon=True)
+        with self._changed:
+            self._under_way.add(mine)
+        mine.thread.start()
+
+    def _enter(self, mine: UnderWay, stage: Literal["rendering", "commit"]) -> None:
+        mine.lease.waiting = False
+        with self._changed:
+            mine.stage = stage
+            self._changed.notify_all()
+
+    def _lost(self, mine: UnderWay) -> None:
+        log.warning("lease_lost", job=mine.work.key if mine.work else "?")
+        if mine.work:
+            self._renderer.cancel(mine.work.key)
+
+    def _rendering(self) -> list[Work]:
+        with self._changed:
+            return [mine.work for mine in self._under_way if mine.work and mine.stage != "commit"]
+
+    # leaving
+
+    def _abort(self, error: Exception) -> None:
+        """No other job would fare better: leave, with an error."""
+        if not self._unavailable:
+            log.error("unavailable", reason=str(error))
+            self._unavailable = True
+            self.stop(str(error))
+
+    def _leave(self) -> None:
+        """Give back what is being rendered, let commits finish, and let go of the renderer."""
+        leave_by = time.monotonic() + self._settings.drain_s - LAST_WORD_S
+        self._renderer.stop()
+        with self._changed:
+            remaining = list(self._under_way)
+        for mine in remaining:
+            mine.thread.join(max(0.0, leave_by - time.monotonic()))
+            if mine.thread.is_alive():
+                log.warning("left_unfinished", stage=mine.stage)
+                try_release(mine.delivery)
+        self._renderer.close()
+
+    def _watch(self, event: Event) -> None:
+        self._tally.see(event)
+        match event:
+            case Ended(receipt=receipt, earlier=earlier):
+                log.info("job_ended", batch=receipt.batch, job=receipt.job, round=receipt.round, state=receipt.state,
+                         reason=receipt.reason, earlier=earlier, labels=receipt.labels,
+                         made=receipt.made and receipt.made.model_dump())  # fmt: skip
+            case Advanced():
+                pass
+            case _:
+                log.info(type(event).__name__.lower(), **{name: getattr(event, name) for name in event.__slots__})
+        self._outside_watch(event)
+
+    def _report(self) -> RunReport:
+        tally = self._tally
+        made = [receipt.made for receipt in tally.made() if receipt.made]
+        report = RunReport(
+            run=self.id,
+            started_at=self._started_at,
+            ended_at=utc_now(),
+            why=self._why,
+            unavailable=self._unavailable,
+            done=tally.count("done"),
+            failed=tally.count("failed"),
+            cancelled=sum(ended.earlier and ended.receipt.state == "cancelled" for ended in tally.receipts),
+            earlier=sum(ended.earlier and ended.receipt.state != "cancelled" for ended in tally.receipts),
+            rejected=len(tally.rejected),
+            returned=tally.returned,
+            keyframes=sum(each.keyframes for each in made),
+            reused=sum(each.reused for each in made),
+            renderer_restarts=self._renderer.restarts,
+            load_s=round(tally.load_s, 3),
+            keyframes_s=round(tally.keyframes_s, 3),
+            waited_s=round(tally.waited_s, 3),
+        )
+        log.info("run_ended", **report.model_dump(mode="json"))
+        with contextlib.suppress(StoreError, Conflict):
+            name = f".nightreel/runs/{self.id}.json"
+            self._store.put(name, report.to_bytes(), content_type="application/json")
+        return report
