@@ -19,6 +19,7 @@ from store_contract import StoreContract, StoreHarness, sha256
 from nightreel_storage.base import Entry
 from nightreel_storage.errors import BadName, Conflict, NotFound, StoreFull, StoreUnavailable
 from nightreel_storage.folder import FolderStore
+from nightreel_storage.sidecar import Found
 
 
 @pytest.fixture
@@ -438,6 +439,40 @@ def test_whoever_comes_next_finishes_a_put_that_was_committed(
     # Then the object lies where it belongs
     assert (root / "batch/a").read_bytes() == b"committed"
     assert staged(root) == []
+
+
+@pytest.mark.parametrize("reader", ["head", "list"])
+def test_a_committed_put_is_finished_even_when_its_folder_was_deleted(
+    root: Path, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    commit_and_die(root, monkeypatch, "batch/a", b"committed")
+    (root / "batch").rmdir()
+
+    store = FolderStore(root)
+    seen = store.head("batch/a") if reader == "head" else next(store.list("batch/"))
+
+    assert seen
+    assert seen.name == "batch/a"
+    assert store.get("batch/a")[0] == b"committed"
+
+
+@pytest.mark.parametrize("reader", ["head", "get"])
+def test_a_put_between_two_looks_of_a_reader_is_not_taken_for_a_persons_file(
+    root: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    # Given a writer that is done between a reader's look for the entry and its look for the file
+    find = FolderStore._find
+    put: list[Entry | None] = []
+
+    def put_then_find(self: FolderStore, name: str) -> Found | None:
+        if not put:
+            put.append(None)
+            put[0] = FolderStore(root).put(name, b"x")
+        return find(self, name)
+
+    monkeypatch.setattr(FolderStore, "_find", put_then_find)
+
+    assert (store.head("a") if reader == "head" else store.get("a")[1]) == put[0]
 
 
 def test_a_file_that_a_person_placed_after_the_kill_is_not_overwritten(

@@ -7,7 +7,7 @@ import string
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightreel_queue.errors import InvalidJob, Problem
@@ -16,6 +16,9 @@ from nightreel_queue.json_text import read_json
 from nightreel_queue.problems import MAX_JOB_BYTES, MAX_MISTAKES, PATTERN_WORDS, parse_job
 from nightreel_queue.schema import job_schema
 from nightreel_queue.trees import Unreadable
+
+settings.register_profile("patient", deadline=None)  # a busy machine is no reason to fail
+settings.load_profile("patient")
 
 MINIMAL = {"shots": [{"prompt": "a red sun"}]}
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -197,10 +197,8 @@ def test_closing_ends_a_pull_that_waits(queue: SqliteQueue) -> None:
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(queue.pull, 3600)
         queue.close()
-        try:
+        with suppress(QueueUnavailable):  # when it was closed before the pull began
             assert waiting.result() is None
-        except QueueUnavailable:  # it was closed before the pull began
-            pass
 
 
 def test_a_closed_queue_says_so(queue: SqliteQueue) -> None:
@@ -257,7 +255,7 @@ def test_another_programs_database_is_left_alone(path: Path, statement: str) -> 
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"x", b"jobs: []\n" * 1000], ids=["short", "long"])
+@pytest.mark.parametrize("content", [b"jobs", b"jobs: []\n" * 1000], ids=["short", "long"])
 def test_a_file_that_is_no_database_is_left_alone(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
@@ -368,7 +366,7 @@ queue.close()
 
 
 def test_processes_that_open_a_new_file_at_once_all_get_the_queue(tmp_path: Path) -> None:
-    # Given four processes that open twenty new files at the same time, and publish into each
+    # Given four processes that open eight new files at the same time, and publish into each
     script = """
 import sys
 from pathlib import Path
@@ -376,7 +374,7 @@ from nightreel_queue.base import Message
 from nightreel_queue.sqlite import SqliteQueue
 print("ready", flush=True)
 sys.stdin.readline()
-for number in range(20):
+for number in range(8):
     queue = SqliteQueue(Path(sys.argv[1]) / str(number) / "queue.db")
     queue.publish([Message(sys.argv[2].encode())])
     queue.close()
@@ -402,7 +400,7 @@ for number in range(20):
         assert process.returncode == 0
 
     # Then every message is there
-    for number in range(20):
+    for number in range(8):
         with closing(SqliteQueue(tmp_path / str(number) / "queue.db")) as queue:
             assert sorted(pull(queue).body for _ in range(4)) == [b"a", b"b", b"c", b"d"]
             assert queue.pull() is None

@@ -38,12 +38,15 @@ def work(
     idle_timeout: Annotated[
         float | None, typer.Option(help="Seconds to wait for more work before leaving an empty queue.")
     ] = None,
+    wait_for_others: Annotated[
+        bool, typer.Option("--wait-for-others", help="Stay until jobs that other workers hold, or held, have ended too.")
+    ] = False,
 ) -> None:
     """Render what waits in a queue, then exit. Exit code 3: queue, store or renderer could not be had."""
     settings = settings_with(queue=queue, store=store, model=model, idle_timeout_s=idle_timeout)
     configure(settings)
     with errors_in_one_line():
-        report = drain(settings, lambda event: None, wait_for_others=False)
+        report = drain(settings, lambda event: None, wait_for_others=wait_for_others)
     if report.unavailable:
         complain(report.why)
         raise typer.Exit(EXIT_UNAVAILABLE)

@@ -144,6 +144,11 @@ class Pyramid:
             return frames[0]
         return cv2.addWeighted(frames[0], 1 - weight, frames[1], weight, 0).astype(np.uint8, copy=False)
 
+    @property
+    def working_pixels(self) -> int:
+        """Pixels held in memory at the moment, besides the keyframe."""
+        return sum(level.pixels.shape[0] * level.pixels.shape[1] for level in self._levels.values())
+
     def _still(self) -> Picture:
         corners = self._camera.corners[0]
         left, top = self._corner + corners[0] * self._crop
@@ -175,7 +180,7 @@ class _Level:
 
     def __init__(self, pixels: Picture, scale: Floats, offset: Floats) -> None:
         """`scale` and `offset` from places in the picture (frame sizes) to indices of `pixels`."""
-        self._pixels, self._scale, self._offset = pixels, scale, offset
+        self.pixels, self._scale, self._offset = pixels, scale, offset
 
     def warp(self, view: Floats, camera: Camera) -> Picture:
         """One frame, sampled at the centres of its pixels."""
@@ -183,7 +188,7 @@ class _Level:
         matrix[:, 2] += self._offset + matrix[:, :2] @ (0.5, 0.5)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         frame = cv2.warpAffine(
-            self._pixels, matrix, (camera.width, camera.height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+            self.pixels, matrix, (camera.width, camera.height), flags=flags, borderMode=cv2.BORDER_REPLICATE
         )
         return frame.astype(np.uint8, copy=False)
 

@@ -106,7 +106,7 @@ class Encoder:
         """What ended ffmpeg, in its own words. It closed its end of the pipe or is gone, so waiting is short."""
         code = self._process.wait()
         self._said.seek(0)
-        said = _last_lines(self._said.read())
+        said = "; ".join(_lines(self._said.read())[-LAST_LINES:])
         self._end()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
         return EncoderFailed(f"ffmpeg {how} before the last frame of {self._video.name}: {said or 'it said nothing'}")
@@ -176,7 +176,8 @@ def _decode(video: Path, poster_frame: int, poster: Path, timeout_s: float) -> s
     except subprocess.TimeoutExpired as exc:
         raise BadVideo(f"{video.name}: decoding it took more than {timeout_s:g} s") from exc
     if run.returncode != 0 or run.stderr.strip():
-        raise BadVideo(f"{video.name} does not decode: {_last_lines(run.stderr) or f'code {run.returncode}'}")
+        first = next(iter(_lines(run.stderr)), f"ffmpeg ended with code {run.returncode}")  # the others follow from it
+        raise BadVideo(f"{video.name} does not decode: {first}")
     return run.stdout.decode()
 
 
@@ -211,6 +212,5 @@ def _compare(decoded: Decoded, width: int, height: int, frames: int) -> None:
         raise BadVideo(f"the video has {decoded.frames} frames, the job asked for {frames}")
 
 
-def _last_lines(said: bytes) -> str:
-    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
-    return "; ".join(lines[-LAST_LINES:])
+def _lines(said: bytes) -> list[str]:
+    return [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]

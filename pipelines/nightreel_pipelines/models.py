@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .base import Source
 from .errors import SourceUnavailable
@@ -66,7 +66,7 @@ def load_models(extra: Path | None = None) -> dict[str, ModelSpec]:
     if extra is not None:
         try:
             models |= _parse(extra.read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError, ValidationError) as exc:
+        except (OSError, ValueError, TypeError) as exc:
             raise SourceUnavailable(f"cannot use models file {extra}: {exc}") from exc
     return models
 
@@ -77,7 +77,7 @@ def make_source(spec: ModelSpec, weights_root: Path | None) -> Source:
     module, _, name = path.partition(":")
     try:
         factory = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as exc:
+    except (ImportError, AttributeError, ValueError, TypeError) as exc:
         raise SourceUnavailable(f"model {spec.name}: source {spec.source!r} cannot be imported: {exc}") from exc
     source: Source = factory(spec, weights_root)
     return source

@@ -101,8 +101,11 @@ def _recipes(job: Job, spec: ModelSpec, description: Description) -> list[Recipe
         prompt = " ".join(
             part for part in (job.style_prefix.strip(), shot.prompt.strip(), job.style_suffix.strip()) if part
         )
-        seed = shot.seed if shot.seed is not None else _seed(job, shot.prompt, seen[shot.prompt])
-        seen[shot.prompt] += 1
+        if shot.seed is not None:
+            seed = shot.seed
+        else:
+            seed = _seed(job, shot.prompt, seen[shot.prompt])
+            seen[shot.prompt] += 1
         recipes.append(
             Recipe(
                 source=description.source,

@@ -129,7 +129,7 @@ def _marks(width: int, height: int, unit: int) -> Iterator[tuple[Floats, float]]
     arm = 0.085 * unit
     at_corner = (across > width / 2 - inset - arm) & (down > height / 2 - inset - arm)
     yield _line(off_frame, thick) * at_corner, 0.9
-    yield _line(np.hypot(across, down) - 0.40 * unit, thin), 0.35
+    yield _line(np.hypot(across, down) - 0.34 * unit, thin), 0.35
     at_edge = (across > width / 2 - 1.7 * inset) | (down > height / 2 - 1.7 * inset)
     yield _line(np.minimum(across, down), thin) * (at_edge & (off_frame < 0)), 0.6
 
@@ -188,7 +188,7 @@ def _balanced(text: str, font: Font, width: float, count: int) -> list[str]:
 
 def _wrap(text: str, font: Font, width: float) -> list[str]:
     """Break between words; a word wider than a line is broken where the line ends."""
-    longest = max(1, int(width / (0.5 * _size(font))))
+    longest = max(1, int(width / font.getlength("W")))
     lines: list[str] = []
     for word in (part for whole in text.split() for part in textwrap.wrap(whole, longest)):
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 from .base import Queue
 from .errors import QueueUnavailable
+from .sqlite import LEASE_S, SqliteQueue
 
 
 def open_queue(url: str) -> Queue:
@@ -13,10 +16,18 @@ def open_queue(url: str) -> Queue:
 
     sqlite:///jobs.db      a file, relative to the current folder
     sqlite:////srv/jobs.db a file, by its absolute path
+    ...?lease_s=60         with leases of 60 s instead of 15
     """
-    scheme, _, rest = url.partition("://")
-    if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        from .sqlite import SqliteQueue
-
-        return SqliteQueue(Path(rest[1:]))
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
+        return SqliteQueue(Path(parts.path[1:]), lease_s=_lease_s(url, parts.query))
     raise QueueUnavailable(f"cannot open queue {url!r}: write sqlite:///FILE")
+
+
+def _lease_s(url: str, query: str) -> float:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    text = options.pop("lease_s", str(LEASE_S))
+    with contextlib.suppress(ValueError):
+        if not options and 1 <= float(text) <= 600:
+            return float(text)
+    raise QueueUnavailable(f"cannot open queue {url!r}: the only option is lease_s, from 1 to 600 seconds")

@@ -175,7 +175,7 @@ def _job(row: Row, defaults: Defaults, notes: Notes) -> Job | None:
         return None if too_large else job
     for mistake in job:
         line, path = whole.locate(mistake.path, row.path)
-        shared = path[:1] == ("defaults",)
+        shared = defaults.job is not None and path[:1] == ("defaults",)
         notes.add(line, path, mistake.message, f" (seen in the job of line {tree.line})" if shared else "")
     return None
 

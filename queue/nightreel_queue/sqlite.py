@@ -28,6 +28,7 @@ APPLICATION_ID = 0x4E725131  # "NrQ1", PRAGMA application_id: the file is a queu
 LEASE_S = 15.0
 MAX_DELAY_S = 600.0
 BUSY_TIMEOUT_S = 10.0  # how long a statement waits for the other processes' locks
+BUSY_PAUSE_S = 0.002  # between two tries; SQLite's own pauses grow to 0.1 s, and a busy neighbour then wins for seconds
 POLL_S = (0.02, 0.25)  # first and longest pause between two looks at an empty queue
 
 _SCHEMA = (
@@ -46,6 +47,10 @@ _SCHEMA = (
     # Covers pull and backlog: they find their rows without reading bodies.
     "CREATE INDEX waiting ON messages (urgent DESC, id, visible_at, lease)",
     "CREATE TABLE dead_letters (id INTEGER PRIMARY KEY, body BLOB NOT NULL, reason TEXT NOT NULL, died_at REAL NOT NULL)",
+)
+_IDENTITY = (  # in one statement: it sees another process's creation of the tables wholly or not at all
+    "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)"
+    " FROM pragma_application_id, pragma_user_version"
 )
 _NEXT = "FROM messages WHERE visible_at <= ? ORDER BY urgent DESC, id LIMIT 1"
 
@@ -186,12 +191,12 @@ class SqliteQueue:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock, _translated(self._path), self._db:  # commits, or rolls back when an exception passes
-            self._db.execute("BEGIN IMMEDIATE")
+            _patiently(self._db, "BEGIN IMMEDIATE")
             yield self._db
 
     def _read(self, sql: str, *values: float) -> list[Any]:
         with self._lock, _translated(self._path):
-            return self._db.execute(sql, values).fetchall()
+            return _patiently(self._db, sql, *values).fetchall()
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -205,7 +210,7 @@ def _open(path: Path) -> sqlite3.Connection:
     if os.path.isdir(path):  # noqa: PTH112 - unlike Path.is_dir, never raises
         raise QueueUnavailable(f"{path} is a folder: name a file in it, such as {path / 'queue.db'}")
     with _translated(path):
-        db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             _prepare(db, path)
         except BaseException:
@@ -223,7 +228,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     # could be gone. FULL costs one fsync a commit and loses nothing.
     db.execute("PRAGMA synchronous = FULL")
     with db:
-        db.execute("BEGIN IMMEDIATE")  # fails on a file that cannot be written, too
+        _patiently(db, "BEGIN IMMEDIATE")  # fails on a file that cannot be written, too
         made = _is_empty(db, path)
         if made:
             for statement in _SCHEMA:
@@ -236,10 +241,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
 
 def _is_empty(db: sqlite3.Connection, path: Path) -> bool:
     """Whether the file has yet to become a queue. Raises QueueUnavailable when it is anything but one of our format."""
-    (application_id,), (version,) = (
-        db.execute(f"PRAGMA {name}").fetchone() for name in ("application_id", "user_version")
-    )
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    application_id, version, tables = _patiently(db, _IDENTITY).fetchone()
     if (application_id, version, tables) == (0, 0, 0):
         return True
     if application_id != APPLICATION_ID:
@@ -253,19 +255,22 @@ def _is_empty(db: sqlite3.Connection, path: Path) -> bool:
 
 
 def _switch_to_wal(db: sqlite3.Connection, path: Path) -> None:
-    """Readers and a writer at once. Two that switch at once get in each other's way without SQLite waiting for it."""
+    """Lets readers and a writer work at once."""
+    (mode,) = _patiently(db, "PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise QueueUnavailable(f"{path} lies on a file system without shared memory: put the queue on a local disk")
+
+
+def _patiently(db: sqlite3.Connection, sql: str, *values: float) -> sqlite3.Cursor:
+    """Execute a statement, waiting for other processes' locks: the first one of a transaction, or one outside any."""
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
-            (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+            return db.execute(sql, values)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
-            time.sleep(POLL_S[0])
-        else:
-            break
-    if mode != "wal":
-        raise QueueUnavailable(f"{path} lies on a file system without shared memory: put the queue on a local disk")
+            time.sleep(BUSY_PAUSE_S)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -285,7 +290,7 @@ def _translated(path: Path) -> Iterator[None]:
 
 
 def _sentence(path: Path, error: sqlite3.Error) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code; errors of the module itself have none
+    code = _code(error)
     if code == sqlite3.SQLITE_NOTADB:
         return f"{path} is not a queue (not an SQLite file): name another file, or move this one away"
     if code == sqlite3.SQLITE_BUSY:
@@ -297,6 +302,11 @@ def _sentence(path: Path, error: sqlite3.Error) -> str:
             f"{path} cannot be opened for writing ({error}): the queue needs a file and a folder that you may write to"
         )
     return f"{path} cannot be used ({error}): look at its disk and at what else uses the file"
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 for an error of Python's module."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _utc(moment: float) -> dt.datetime:

@@ -1,0 +1,5 @@
+"""`python -m nightreel`"""
+
+from .main import main
+
+main()

@@ -1,0 +1,207 @@
+"""A house for fault tests: a store, a queue and a model that does harm, in one temporary folder; real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nightreel_queue.base import Message
+from nightreel_queue.job import Job
+from nightreel_queue.sqlite import SqliteQueue
+from nightreel_storage.attempts import Attempt, Attempts
+from nightreel_storage.batches import Asked, Batch, Batches
+from nightreel_storage.folder import FolderStore
+from nightreel_storage.receipts import Receipt, Receipts, utc_now
+
+PATIENCE_S = 60.0  # that a test waits for something that should be there within a second or two
+LEASE_S = 4.0  # so that the jobs of a killed worker come back soon
+WORK = (sys.executable, "-m", "nightreel", "work")
+HERE = Path(__file__).parent
+
+
+class House:
+    """Everything that a worker needs, and what it leaves behind."""
+
+    batch = "b"
+
+    def __init__(self, folder: Path, **options: str) -> None:
+        self.folder = folder
+        self.scratch = folder / "scratch"
+        self._started: list[subprocess.Popen[str]] = []
+        self.queue_path = folder / "queue.db"
+        lines = "".join(f'{name} = "{value}"\n' for name, value in ({"folder": str(folder)} | options).items())
+        (folder / "models.toml").write_text(
+            f'[faulty]\nsource = "faulty_source:FaultySource"\nmegapixels = 0.004\n[faulty.options]\n{lines}'
+        )
+        self.store = FolderStore(folder / "out")
+        self.queue = SqliteQueue(self.queue_path, lease_s=LEASE_S)
+        self.environment = os.environ | {
+            "NIGHTREEL_QUEUE": f"sqlite:///{self.queue_path}?lease_s={LEASE_S}",
+            "NIGHTREEL_STORE": str(folder / "out"),
+            "NIGHTREEL_MODELS": str(folder / "models.toml"),
+            "NIGHTREEL_MODEL": "faulty",
+            "NIGHTREEL_SCRATCH": str(self.scratch),
+            "NIGHTREEL_X264_PRESET": "ultrafast",
+            "NIGHTREEL_RETRY_DELAY_S": "0.1",
+            "NIGHTREEL_CANCEL_CHECK_S": "0.2",
+            "PYTHONPATH": str(HERE),
+        }
+
+    # work to do
+
+    def enqueue(self, *jobs: Job, round_: int = 1) -> None:
+        """Record and publish jobs as `nightreel enqueue` does."""
+        asked = tuple(
+            Asked(id=str(job.id), fingerprint=job.fingerprint, duration_s=job.duration_s, message=job.to_json())
+            for job in jobs
+        )
+        Batches(self.store).record(Batch(name=self.batch, title="test", enqueued_at=utc_now(), jobs=asked))
+        self.queue.publish([Message.of(job, round_) for job in jobs])
+
+    def start(self, *command: str, **settings: str) -> subprocess.Popen[str]:
+        """Start `nightreel work`, or another command, as a process of its own."""
+        environment = self.environment | {f"NIGHTREEL_{name.upper()}": value for name, value in settings.items()}
+        process = subprocess.Popen(
+            command or WORK,
+            env=environment,
+            cwd=self.folder,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._started.append(process)
+        return process
+
+    def close(self) -> None:
+        """Leave no process behind, whatever a failing test did."""
+        for process in self._started:
+            if process.poll() is None:
+                kill(process)
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.queue.close()
+
+    def work_all(self, **settings: str) -> Run:
+        """Let one worker run until everything has ended, also what killed workers held."""
+        return self.work(*WORK, "--wait-for-others", **settings)
+
+    def work(self, *command: str, **settings: str) -> Run:
+        """Let one worker run to its end."""
+        return finish(self.start(*command, **settings))
+
+    # what it left
+
+    def receipt(self, job: str) -> Receipt:
+        held = Receipts(self.store).read(self.batch, job)
+        assert held is not None, f"{job} has no receipt"
+        return held.receipt
+
+    def has_ended(self, job: str) -> bool:
+        held = Receipts(self.store).read(self.batch, job)
+        return held is not None and held.receipt.ended
+
+    def attempts(self, job: str, round_: int = 1) -> tuple[Attempt, ...]:
+        return Attempts(self.store).history(self.batch, job, round_)
+
+    def rendered(self) -> list[str]:
+        """Prompts of the keyframes that were rendered, in order, by all workers."""
+        log = self.folder / "rendered.log"
+        return log.read_text().splitlines() if log.exists() else []
+
+    def processes(self, name: str = "") -> list[int]:
+        """Live processes of this house: workers, renderers, ffmpegs; `name` is part of the command line."""
+        return [pid for pid, line in processes() if name in line and works_in(pid) == self.folder]
+
+    def leftovers(self) -> list[Path]:
+        return [path for path in self.scratch.glob("*") if path.is_dir()] if self.scratch.exists() else []
+
+
+class Run:
+    """How a process ended, and what it said."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.err.splitlines() if line.startswith("{")]
+
+    def events(self, message: str) -> list[dict[str, Any]]:
+        return [line for line in self.log if line["message"] == message]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return self.events("run_ended")[-1]
+
+
+def finish(process: subprocess.Popen[str]) -> Run:
+    """Wait for a process to end."""
+    try:
+        out, err = process.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"still running after {PATIENCE_S} s:\n{out}\n{err}") from None
+    return Run(process.returncode, out, err)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """kill -9, and nothing else."""
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def until(condition: Callable[[], object], what: str, of: subprocess.Popen[str] | None = None) -> None:
+    """Wait for something that should come soon, from a process that should live that long."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        if of is not None and of.poll() is not None:
+            raise AssertionError(f"waited for {what}, but the process ended: {of.communicate()}")
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.02)
+
+
+def job(id_: str, *prompts: str, **fields: Any) -> Job:
+    """A tiny job: 64x64, 8 frames a second, half a second a shot."""
+    return Job.model_validate_json(
+        json.dumps(
+            {
+                "id": id_,
+                "batch": House.batch,
+                "render": {"model": "faulty"},
+                "output": {"width": 64, "height": 64, "fps": 8},
+                "transition": {"type": "cut"},
+                "shots": [{"prompt": prompt, "duration": 0.5, "motion": "still"} for prompt in prompts],
+            }
+            | fields
+        )
+    )
+
+
+def processes() -> Sequence[tuple[int, str]]:
+    """Live processes and their command lines."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it ended meanwhile
+        if line:
+            found.append((int(folder.name), line))
+    return found
+
+
+def works_in(pid: int) -> Path | None:
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink()
+    except OSError:
+        return None  # it ended meanwhile, or is somebody else's
