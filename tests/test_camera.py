@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from nightreel_pipelines.camera import WORKING_MEGAPIXELS, Camera, Pyramid, ease
 from nightreel_queue.job import DEFAULT_MOTION, Motion, Move
@@ -197,6 +198,16 @@ def test_a_keyframe_of_the_films_own_size_is_shown_as_it_is(motion: Motion) -> N
     assert (first == keyframe).all()
 
 
+def test_a_still_shot_is_one_antialiased_resize_of_the_middle() -> None:
+    keyframe = noise(300, 200)
+
+    frame = Pyramid(keyframe, Camera("still", 128, 64, 5)).frame(0)
+
+    box = (0, 25, 300, 175)
+    expected = Image.fromarray(keyframe).resize((128, 64), Image.Resampling.LANCZOS, box=box)
+    assert (frame == np.asarray(expected)).all()
+
+
 def test_a_single_frame_can_be_had_of_a_move() -> None:
     frame = Pyramid(noise(128, 72), Camera(DEFAULT_MOTION, 128, 72, 1)).frame(0)
 
@@ -291,3 +302,17 @@ def test_the_working_picture_of_the_largest_film_stays_small(motion: Motion) -> 
 
     # Then no more than two levels are held, none above its limit
     assert max(pixels) <= 2 * WORKING_MEGAPIXELS * 1e6
+
+
+def test_a_level_that_the_zoom_has_left_behind_is_dropped() -> None:
+    # Given a zoom through all the detail of a large keyframe
+    camera, keyframe = Camera(Move(zoom=(1.0, 4.0)), 128, 128, 40), np.zeros((1024, 1024, 3), dtype=np.uint8)
+    pyramid, fresh = Pyramid(keyframe, camera), Pyramid(keyframe, camera)
+
+    # When all of it is rendered, and elsewhere only its last frame but one
+    for index in range(39):
+        pyramid.frame(index)
+    fresh.frame(38)
+
+    # Then both hold the same
+    assert pyramid.working_pixels == fresh.working_pixels > 0

@@ -10,16 +10,21 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from store_contract import StoreContract, StoreHarness, sha256
 
+from nightreel_storage import disk
 from nightreel_storage.base import Entry
 from nightreel_storage.errors import BadName, Conflict, NotFound, StoreFull, StoreUnavailable
 from nightreel_storage.folder import FolderStore
 from nightreel_storage.sidecar import Found
+
+PATIENCE_S = 10.0  # only a failure takes so long
 
 
 @pytest.fixture
@@ -192,6 +197,17 @@ def test_an_edit_of_another_size_makes_the_old_generation_stale(root: Path, stor
     assert (root / "a").read_bytes() == b"edited by hand"
 
 
+def test_an_edit_of_the_same_size_is_replaced_by_someone_who_has_read_it(root: Path, store: FolderStore) -> None:
+    store.put("a", b"edited")
+    (root / "a").write_bytes(b"ediTed")
+    by_hand = store.get("a")[1]
+
+    replaced = store.put("a", b"replaced", generation=by_hand.generation)
+
+    assert replaced.generation > by_hand.generation
+    assert store.get("a") == (b"replaced", replaced)
+
+
 def test_a_sidecar_that_makes_no_sense_is_named(root: Path, store: FolderStore) -> None:
     store.put("batch/a", b"x")
     (sidecar,) = (root / ".nightreel/objects/batch").iterdir()
@@ -256,9 +272,9 @@ def test_a_name_cannot_be_a_file_and_a_folder(root: Path, store: FolderStore) ->
 def test_nothing_is_read_or_written_through_a_link(root: Path, store: FolderStore, tmp_path: Path, target: str) -> None:
     # Given links to a folder and to a file
     places = {"outside": tmp_path / "elsewhere", "inside": root / "kept", "nowhere": tmp_path / "missing"}
-    for folder in ("outside", "inside"):
-        places[folder].mkdir()
-        (places[folder] / "secret").write_bytes(b"secret")
+    for place in ("outside", "inside"):
+        places[place].mkdir()
+        (places[place] / "secret").write_bytes(b"secret")
     (root / "link").symlink_to(places[target])
     (root / "file").symlink_to(places[target] / "secret")
 
@@ -438,6 +454,35 @@ def test_whoever_comes_next_finishes_a_put_that_was_committed(
 
     # Then the object lies where it belongs
     assert (root / "batch/a").read_bytes() == b"committed"
+    assert staged(root) == []
+
+
+def test_a_writer_that_meets_a_committed_put_while_it_has_the_lock_finishes_it(
+    root: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a writer that copies its content while another one commits and is killed
+    copying = disk.write_new
+
+    def copy_meanwhile(path: Path, source: Iterator[bytes]) -> tuple[os.stat_result, str]:
+        monkeypatch.setattr("nightreel_storage.folder.write_new", copying)
+        commit_and_die(root, monkeypatch, "batch/a", b"committed")
+        return copying(path, source)
+
+    ended: list[Exception] = []
+
+    def put() -> None:
+        try:
+            store.put("batch/a", b"late")
+        except Conflict as conflict:
+            ended.append(conflict)
+
+    # When it comes to its own commit, then it neither waits for itself nor overwrites
+    monkeypatch.setattr("nightreel_storage.folder.write_new", copy_meanwhile)
+    writer = threading.Thread(target=put, daemon=True)  # a daemon: one that waits for itself would wait for ever
+    writer.start()
+    writer.join(PATIENCE_S)
+    assert len(ended) == 1
+    assert store.get("batch/a")[0] == b"committed"
     assert staged(root) == []
 
 

@@ -399,6 +399,16 @@ def test_a_misspelt_field_is_one_problem_not_two() -> None:
     assert len(problems_of('{"shots": [{"promt": "x", "pro": 1}, {}]}')) == 3
 
 
+def test_an_empty_pair_is_one_problem_not_two() -> None:
+    assert len(problems_of(json.dumps(shot(motion={"zoom": []})))) == 1
+
+
+def test_a_choice_in_capitals_finds_its_name() -> None:
+    (problem,) = problems_of(json.dumps(MINIMAL | {"transition": {"type": "CROSSFADE"}}))
+
+    assert problem.message.endswith("did you mean 'crossfade'?")
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     data = json.dumps({"seed": -1, "shots": [{"prompt": "x", "duration": 99}, {"prompt": 5}]})
 

@@ -389,6 +389,11 @@ jobs:
             "8: jobs[1].shots: is missing; must be a list of 1 to 120 items",
         ]
 
+    def test_a_value_that_starts_below_its_field_is_told_at_the_field(self) -> None:
+        assert told("shots: [x]\nseed:\n\n  none") == [
+            "2: seed: is 'none'; must be a whole number from 0 to 4294967295"
+        ]
+
     def test_json_has_lines_too(self) -> None:
         text = json.dumps({"jobs": [{"shots": ["x"], "output": {"fps": 99}}]}, indent=1)
 

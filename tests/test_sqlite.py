@@ -7,14 +7,15 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from queue_contract import QueueContract, QueueHarness, pull
+from queue_contract import PATIENCE_S, QueueContract, QueueHarness, pull
 
 from nightreel_queue import sqlite
 from nightreel_queue.base import Backlog, Message
@@ -193,12 +194,24 @@ def test_a_released_message_keeps_its_place(queue: SqliteQueue) -> None:
     assert pull(queue).body == b"1"
 
 
-def test_closing_ends_a_pull_that_waits(queue: SqliteQueue) -> None:
+def test_closing_ends_a_pull_that_waits(queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given a pull that has found nothing, and looks again in ten seconds
+    waits = threading.Event()
+
+    class Closed(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.set()
+            return super().wait(timeout)
+
+    monkeypatch.setattr(sqlite, "POLL_S", (PATIENCE_S, PATIENCE_S))
+    monkeypatch.setattr(queue, "_closed", Closed())
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(queue.pull, 3600)
+        waiting = pool.submit(queue.pull, 2 * PATIENCE_S)
+        assert waits.wait(PATIENCE_S / 2)
+
+        # When another thread closes the queue, then the pull ends instead of looking at a closed file
         queue.close()
-        with suppress(QueueUnavailable):  # when it was closed before the pull began
-            assert waiting.result() is None
+        assert waiting.result() is None
 
 
 def test_a_closed_queue_says_so(queue: SqliteQueue) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nightreel_queue.base import Message
@@ -18,7 +19,7 @@ from nightreel_queue.connect import open_queue
 from nightreel_queue.job import Job
 from nightreel_storage.attempts import Attempts
 from nightreel_storage.base import Store
-from nightreel_storage.batches import Batch, Batches
+from nightreel_storage.batches import Asked, Batch, Batches
 from nightreel_storage.connect import open_store
 from nightreel_storage.errors import NotFound
 from nightreel_storage.receipts import AlreadyEnded, Receipt, Receipts, utc_now
@@ -116,27 +117,36 @@ def retry(
     settings = settings_with(queue=queue, store=store)
     with errors_in_one_line():
         kept = open_store(settings.store)
-        wanted = [job] if job else [r.job for r in Receipts(kept).list(batch) if r.state not in ("done",)]
-        messages = [_next_round(kept, batch, name) for name in wanted]
+        jobs = {asked.id: asked.message for asked in _known_batch(kept, batch).jobs}
+        wanted = [job] if job else [r.job for r in Receipts(kept).list(batch) if r.state != "done"]
+        again = [(name, _job_as_asked(kept, batch, name, jobs)) for name in wanted]
+        messages = [_next_round(kept, batch, name, message) for name, message in again]
         with contextlib.closing(open_queue(settings.queue_url)) as waiting:
             waiting.publish(messages)
     print(f"{len(messages)} jobs of {batch} enqueued again" if messages else f"nothing in {batch} needs a retry")
 
 
-def _next_round(store: Store, batch: str, job: str) -> Message:
-    """The receipt says `queued` before the message is published: a second retry publishes what a crash left out."""
-    receipt = Receipts(store).requeue(batch, job, utc_now())
-    known = Batches(store).read(batch)
-    recorded = next((asked.message for asked in known.jobs if asked.id == job), "") if known else ""
-    if not (receipt.request or recorded):
+def _job_as_asked(store: Store, batch: str, job: str, recorded: Mapping[str, str]) -> Job:
+    """The job as it was asked for. Raises NotFound while nothing has been changed."""
+    held = Receipts(store).read(batch, job)
+    message = (held.receipt.request if held else "") or recorded.get(job, "")
+    if not message:
         raise NotFound(f"the store has no copy of job {batch}/{job}: publish it again")
-    return Message.of(Job.model_validate_json(receipt.request or recorded), receipt.round)
+    return Job.model_validate_json(message)
+
+
+def _next_round(store: Store, batch: str, job: str, message: Job) -> Message:
+    """The receipt says `queued` before the message is published: a second retry publishes what a crash left out."""
+    return Message.of(message, Receipts(store).requeue(batch, job, utc_now()).round)
 
 
 def _known_batch(store: Store, name: str) -> Batch:
     """The batch's record, or one made of its receipts for jobs that were published without one."""
     if known := Batches(store).read(name):
         return known
+    if receipts := list(Receipts(store).list(name)):
+        jobs = tuple(Asked(id=r.job, fingerprint=r.fingerprint, duration_s=0.0, message=r.request) for r in receipts)
+        return Batch(name=name, title="", enqueued_at=min(r.ended_at for r in receipts), jobs=jobs)
     names = [batch.name for batch in Batches(store).list()]
     raise NotFound(f"no batch {name}; there are {', '.join(names[-5:]) if names else 'none yet'}")
 
@@ -174,7 +184,7 @@ def _batch_row(store: Store, batch: Batch) -> dict[str, Any]:
 def _show_batches(console: Console, rows: list[dict[str, Any]]) -> None:
     table = Table("batch", "jobs", "done", "failed", "cancelled", "open", "where", box=None)
     for row in rows:
-        table.add_row(*(str(row[str(column.header)]) for column in table.columns))
+        table.add_row(*(escape(str(row[str(column.header)])) for column in table.columns))
     console.print(table if rows else "No batches yet.")
 
 
@@ -182,7 +192,7 @@ def _show_jobs(console: Console, jobs: list[JobStatus]) -> None:
     table = Table("job", "state", "reason, or where", box=None)
     for job in jobs:
         color = _COLORS.get(job.state, "default")
-        table.add_row(job.job, f"[{color}]{job.state}[/]", job.reason or job.where)
+        table.add_row(job.job, f"[{color}]{job.state}[/]", escape(job.reason or job.where))
     console.print(table)
 
 

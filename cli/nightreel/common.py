@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -35,6 +36,12 @@ def settings_with(**flags: Any) -> Settings:
             name = "NIGHTREEL_" + "_".join(str(part) for part in error["loc"]).upper()
             complain(f"setting {name}: {error['msg']}; found {error['input']!r}")
         raise typer.Exit(EXIT_BAD_INPUT) from None
+
+
+def no_model(name: str, known: Collection[str]) -> str:
+    """What to say of a model's name that is none."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"no model {name}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}")
 
 
 def complain(text: str) -> None:

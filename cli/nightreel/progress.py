@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from nightreel_queue.job import Job
 from nightreel_storage.receipts import Receipt
-from nightreel_worker.events import Advanced, Claimed, Ended, Event, Rejected, Returned
+from nightreel_worker.events import Advanced, Claimed, Ended, Event, Rejected, Returned, Waiting
 
 KEYFRAME_WEIGHT = 24  # a keyframe counts as much work as this many frames; the bar is a guess, its end is not
 
@@ -73,6 +73,8 @@ class Lines:
                 self._say(returned(event))
             case Rejected():
                 self._say(f"rejected: {event.reason} (record {event.record})")
+            case Waiting():
+                self._say(waiting(event))
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False)
@@ -104,6 +106,8 @@ class Bars:
                     self._progress.console.print(returned(event), markup=False)
                 case Rejected():
                     self._progress.console.print(f"rejected: {event.reason}", markup=False)
+                case Waiting():
+                    self._progress.console.print(waiting(event), markup=False)
 
     def _claimed(self, event: Claimed) -> None:
         key = f"{event.batch}/{event.job}"
@@ -150,6 +154,14 @@ def returned(event: Returned) -> str:
     name = event.job or "a message"
     when = f" in {event.delay_s:g} s" if event.delay_s else ""
     return f"{name}: back to the queue{when}: {event.reason}"
+
+
+def waiting(event: Waiting) -> str:
+    """One line on what the run waits for."""
+    parts = [f"{event.leased} held by another worker"] * bool(event.leased)
+    parts += [f"{event.delayed} delayed"] * bool(event.delayed)
+    soon = f"; the next comes back in {event.next_s:.0f} s" if event.next_s is not None else ""
+    return f"waiting for jobs: {', '.join(parts)}{soon}"
 
 
 def _work_of(job: Job) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from nightreel_queue.errors import InvalidJob, Problem
 from nightreel_queue.manifest import KINDS, Manifest, from_prompt, load_manifest
@@ -30,7 +32,7 @@ from .common import (
 )
 from .progress import watching
 from .submit import submit
-from .work import check_installed, drain
+from .work import check_installed, check_model, drain
 
 
 def render(
@@ -46,6 +48,7 @@ def render(
     configure(settings, level=settings.log_level if "log_level" in settings.model_fields_set else "error")
     console = Console(highlight=False, soft_wrap=True)
     with errors_in_one_line():
+        check_model(settings)
         manifest = _manifest(what)
         _check_output(output, manifest)
         kept = open_store(settings.store)
@@ -66,8 +69,9 @@ def render(
 def _manifest(what: str) -> Manifest:
     """The manifest that the argument names; anything that does not look like a file is a prompt."""
     path = Path(what)
-    looks_like_file = path.suffix.lower() in KINDS or "/" in what or path.exists()
-    return load_manifest(path) if looks_like_file and " " not in path.suffix else from_prompt(what)
+    is_path = "/" in what and not any(char.isspace() for char in what)
+    is_file = is_path or path.suffix.lower() in KINDS or os.path.exists(what)  # noqa: PTH110 - False for a long prompt
+    return load_manifest(path) if is_file else from_prompt(what)
 
 
 def _check_output(output: Path | None, manifest: Manifest) -> None:
@@ -101,7 +105,7 @@ def _summarize(
     console.print()
     for receipt in mine:
         if receipt.state != "done":
-            console.print(f"[red]{receipt.state}[/red] {receipt.job}: {receipt.reason}", markup=True)
+            console.print(f"[red]{receipt.state}[/red] {receipt.job}: {escape(receipt.reason)}")
     for job in (job for job, receipt in receipts.items() if receipt is None):
         console.print(f"[yellow]not ended[/yellow] {job}: run the same command again to go on")
     if made and earlier == len(made) == len(receipts):
@@ -111,7 +115,7 @@ def _summarize(
         console.print(
             text + (f" ({earlier} were there already)" if earlier else "") + (f", {keyframes}." if keyframes else ".")
         )
-    console.print(f"They are in {store.url(batch.batch)}")
+    console.print(f"They are in {store.url(batch.batch)}", markup=False)
     if any(receipt.state == "failed" for receipt in mine):
         console.print(f"Try the failed ones again with: nightreel retry {batch.batch}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,11 +22,11 @@ from nightreel_storage.connect import open_store
 from nightreel_storage.receipts import utc_now
 from nightreel_worker.settings import Settings
 
-from .common import JsonFlag, ModelFlag, QueueFlag, StoreFlag, errors_in_one_line, settings_with
+from .common import JsonFlag, ModelFlag, QueueFlag, StoreFlag, errors_in_one_line, no_model, settings_with
 
 
 def enqueue(
-    manifest: Annotated[Path, typer.Argument(help="YAML or JSONL file of jobs.", show_default=False)],
+    manifest: Annotated[Path, typer.Argument(help="YAML, JSON or JSONL file of jobs.", show_default=False)],
     queue: QueueFlag = None,
     store: StoreFlag = None,
     model: ModelFlag = None,
@@ -66,10 +65,5 @@ def _record_of(batch: Manifest) -> Batch:
 def _check_models(jobs: Sequence[Job], settings: Settings) -> None:
     known = load_models(settings.models)
     unknown = sorted({job.render.model or "" for job in jobs} - known.keys())
-    problems = []
-    for name in unknown:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
-        problems.append(Problem(f"no model {name}; {hint}", "render.model"))
-    if problems:
-        raise InvalidJob(problems)
+    if unknown:
+        raise InvalidJob([Problem(no_model(name, known), "render.model") for name in unknown])

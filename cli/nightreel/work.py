@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from nightreel_pipelines.models import load_models
+from nightreel_pipelines.models import ModelSpec, load_models
 from nightreel_queue.connect import open_queue
+from nightreel_queue.errors import InvalidJob, Problem
 from nightreel_storage.connect import open_store
 from nightreel_worker.events import Event
 from nightreel_worker.logs import configure
@@ -25,6 +26,7 @@ from .common import (
     StoreFlag,
     complain,
     errors_in_one_line,
+    no_model,
     settings_with,
 )
 
@@ -39,7 +41,8 @@ def work(
         float | None, typer.Option(help="Seconds to wait for more work before leaving an empty queue.")
     ] = None,
     wait_for_others: Annotated[
-        bool, typer.Option("--wait-for-others", help="Stay until jobs that other workers hold, or held, have ended too.")
+        bool,
+        typer.Option("--wait-for-others", help="Stay until jobs that other workers hold, or held, have ended too."),
     ] = False,
 ) -> None:
     """Render what waits in a queue, then exit. Exit code 3: queue, store or renderer could not be had."""
@@ -55,8 +58,7 @@ def work(
 def drain(settings: Settings, watch: Callable[[Event], None], *, wait_for_others: bool) -> RunReport:
     """Run one worker until the queue is empty or a signal asks it to leave."""
     check_installed()
-    models = load_models(settings.models)
-    _check_model(settings)
+    models = check_model(settings)
     from nightreel_worker.worker import Worker  # numpy and friends: not for those who only publish
 
     store = open_store(settings.store)
@@ -75,12 +77,12 @@ def check_installed() -> None:
         raise typer.Exit(EXIT_UNAVAILABLE)
 
 
-def _check_model(settings: Settings) -> None:
-    """A worker that cannot serve its own model does not start."""
+def check_model(settings: Settings) -> dict[str, ModelSpec]:
+    """The models there are. A worker that cannot serve its own one does not start: raises InvalidJob."""
     models = load_models(settings.models)
     if settings.model not in models:
-        complain(f"no model {settings.model}; there are {', '.join(sorted(models))}")
-        raise typer.Exit(EXIT_UNAVAILABLE)
+        raise InvalidJob([Problem(no_model(settings.model, models), "NIGHTREEL_MODEL")])
+    return models
 
 
 @contextlib.contextmanager

@@ -134,8 +134,8 @@ def _check_top(tree: Tree, known: list[str] | None, notes: Notes) -> str:
     Returns the batch, "" when there is none.
     """
     assert isinstance(tree.value, dict)
-    for key in tree.value if known else ():
-        if known and key not in known:
+    for key in tree.value:
+        if known is not None and key not in known:
             notes.add_at(tree, (key,), unknown_field(key, known))
     top = {key: item for key, item in tree.value.items() if key in ("version", "batch")}
     sound = {"shots": Tree((Tree({"prompt": Tree("any", 0)}, 0),), 0)}

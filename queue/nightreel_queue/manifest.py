@@ -64,8 +64,9 @@ def _fingerprint(jobs: dict[str, Job]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:FINGERPRINT_CHARS]
 
 
-def load_manifest(path: Path) -> Manifest:
+def load_manifest(file_name: Path | str) -> Manifest:
     """The manifest in a file; its suffix tells the form. Raises InvalidJob."""
+    path = Path(file_name)
     kind = KINDS.get(path.suffix.lower())
     if path.is_dir():
         raise refusal("is a folder: name a file", path.name or str(path))
@@ -87,7 +88,7 @@ def load_manifest(path: Path) -> Manifest:
 
 def parse_manifest(text: str, name: str, kind: Kind) -> Manifest:
     """The manifest in a text; `name` is its file's. Raises InvalidJob with every problem, in the order of the lines."""
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    text = text.removeprefix("\ufeff")
     notes = Notes(name)
     if kind == "jsonl":
         form = read_lines(text, notes)

@@ -46,9 +46,9 @@ class Attempts:
         self._store = store
 
     def history(self, batch: str, job: str, round_: int) -> tuple[Attempt, ...]:
-        """The attempts at one round so far, oldest first."""
+        """The attempts at one round so far, oldest first. Raises StoreError for one that cannot be read."""
         entries = self._store.list(_prefix(batch, job, round_))
-        return tuple(Attempt.model_validate_json(self._store.get(entry.name)[0]) for entry in entries)
+        return tuple(Attempt.from_bytes(self._store.get(entry.name)[0], entry.name) for entry in entries)
 
     def open(self, batch: str, job: str, round_: int, run: str, now: dt.datetime) -> OpenAttempt:
         """Record that an attempt begins. Numbers are create-only: two workers never write one record."""

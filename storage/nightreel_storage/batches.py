@@ -41,6 +41,7 @@ class Batches:
         self._store = store
 
     def read(self, name: str) -> Batch | None:
+        """A batch's record, or None. Raises StoreError for one that cannot be read."""
         return self._read(name)[0]
 
     def record(self, batch: Batch) -> Batch:
@@ -61,7 +62,7 @@ class Batches:
     def list(self) -> Iterator[Batch]:
         """All batches, oldest first."""
         entries = self._store.list(_name("").removesuffix(".json"))
-        batches = [Batch.model_validate_json(self._store.get(entry.name)[0]) for entry in entries]
+        batches = [Batch.from_bytes(self._store.get(entry.name)[0], entry.name) for entry in entries]
         return iter(sorted(batches, key=lambda batch: batch.enqueued_at))
 
     def _read(self, name: str) -> tuple[Batch | None, int]:
@@ -69,7 +70,7 @@ class Batches:
             data, entry = self._store.get(_name(name))
         except NotFound:
             return None, ABSENT
-        return Batch.model_validate_json(data), entry.generation
+        return Batch.from_bytes(data, entry.name), entry.generation
 
 
 def _merge(known: Batch, batch: Batch) -> Batch:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .base import ABSENT, Entry, Store
+from .base import ABSENT, Store
 from .errors import Conflict, NotFound, StoreError
 
 State = Literal["queued", "done", "failed", "cancelled"]
@@ -27,6 +27,18 @@ class Record(BaseModel):
 
     def to_bytes(self) -> bytes:
         return (self.model_dump_json(indent=2, exclude_defaults=False) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> Self:
+        """The record that the store holds as `name`. Raises StoreError for one that makes no sense."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as exc:
+            error = exc.errors()[0]
+            field = ".".join(str(part) for part in error["loc"])
+            raise StoreError(
+                f"{name} cannot be read by this version ({field + ': ' if field else ''}{error['msg']}): move it away"
+            ) from exc
 
 
 class OutputFile(Record):
@@ -129,7 +141,7 @@ class Receipts:
             data, entry = self._store.get(receipt_name(batch, job))
         except NotFound:
             return None
-        return Held(_parse(data, entry), entry.generation)
+        return Held(Receipt.from_bytes(data, entry.name), entry.generation)
 
     def commit(self, receipt: Receipt, over: Held | None) -> Receipt:
         """End a round. `over` is what `read` gave before: nothing, or the `queued` receipt of this round.
@@ -178,14 +190,19 @@ class Receipts:
             request=held.receipt.request,
             ended_at=now,
         )
-        return self.commit(queued, held)
+        try:
+            return self.commit(queued, held)
+        except AlreadyEnded as exc:
+            if exc.receipt.state == "queued":  # somebody else has just asked for it
+                return exc.receipt
+            raise
 
     def list(self, batch: str) -> Iterator[Receipt]:
         """The receipts of one batch, by job id."""
         for entry in self._store.list(f"{batch}/"):
             if entry.name.endswith(".json"):
                 data, found = self._store.get(entry.name)
-                yield _parse(data, found)
+                yield Receipt.from_bytes(data, found.name)
 
     def _put(self, receipt: Receipt, generation: int) -> None:
         self._store.put(
@@ -199,13 +216,6 @@ class Receipts:
 
 def receipt_name(batch: str, job: str) -> str:
     return f"{batch}/{job}.json"
-
-
-def _parse(data: bytes, entry: Entry) -> Receipt:
-    try:
-        return Receipt.model_validate_json(data)
-    except ValidationError as exc:
-        raise StoreError(f"{entry.name} is not a receipt that this version can read: {exc.errors()[0]['msg']}") from exc
 
 
 def utc_now() -> dt.datetime:

@@ -63,6 +63,17 @@ class Rejected:
     """Name of the record in the store."""
 
 
-Event = Claimed | Advanced | Ended | Returned | Rejected
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """This worker has nothing in hand, and stays for messages that come back; told once each time."""
+
+    leased: int
+    """Held by other workers, or by ones that were killed, until their leases end."""
+    delayed: int
+    next_s: float | None
+    """Seconds until the first of them can be claimed."""
+
+
+Event = Claimed | Advanced | Ended | Returned | Rejected | Waiting
 Watch = Callable[[Event], None]
 """Called from several threads."""

@@ -31,7 +31,7 @@ from nightreel_storage.receipts import Receipt, utc_now
 from . import wire
 from .admission import Admission, Work
 from .commit import Committer
-from .events import Advanced, Claimed, Ended, Event, Watch
+from .events import Advanced, Claimed, Ended, Event, Waiting, Watch
 from .fate import ends_run
 from .leases import Lease, LeaseKeeper
 from .lookout import Lookout
@@ -96,6 +96,7 @@ class Worker:
         self._under_way: set[UnderWay] = set()
         self._commit_stage = threading.Lock()
         self._leaving = threading.Event()
+        self._waiting = False
         self._why = "the queue is empty"
         self._unavailable = False
 
@@ -210,7 +211,7 @@ class Worker:
         while self._wait_for_room():
             try:
                 if delivery := self._queue.pull(PULL_S):
-                    empty_since = None
+                    empty_since, self._waiting = None, False
                     yield delivery
                 elif self._is_idle():
                     empty_since = empty_since or time.monotonic()
@@ -237,7 +238,11 @@ class Worker:
             if self._under_way:
                 return False
         backlog = self._queue.backlog()
-        return backlog.ready == backlog.delayed == 0 and not (self._wait_for_others and backlog.leased)
+        leased = backlog.leased if self._wait_for_others else 0
+        if (leased or backlog.delayed) and not self._waiting:
+            self._watch(Waiting(leased, backlog.delayed, backlog.next_ready_s))
+        self._waiting = bool(leased or backlog.delayed)
+        return not (backlog.ready or self._waiting)
 
     def _begin(self, delivery: Delivery) -> None:
         mine = UnderWay(
