@@ -31,7 +31,7 @@ def flux_painter(spec: ModelSpec) -> Painter:
     import torch
     from diffusers import FluxPipeline
 
-    pipe = FluxPipeline.from_pretrained(spec.folder(None), local_files_only=True)
+    pipe = FluxPipeline.from_pretrained(spec.folder(None), dtype=torch.float32, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
 
     def paint(recipe: Recipe) -> Picture:

@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import sleeper
 from common import Table, arguments, median, publish, seconds, spread
 from workload import BASELINE, NIGHTREEL, Ran, Shape, Workload, make, run
 
@@ -164,7 +165,7 @@ def _digest(work: Workload, number: int, folder: Path) -> str:
 
 def against_gpu(folder: Path, shape: Shape, rounds: int) -> tuple[Table, Table]:
     """A model that sleeps stands for a GPU that works while the CPU is free: how much longer than it takes all else?"""
-    work = make(folder / "gpu", shape, "sleeper", {"seconds_to_load": LOAD_S, "seconds_per_keyframe": KEYFRAME_S})
+    work = make(folder / "gpu", shape, "gpu", sleeper.SOURCE, seconds_to_load=LOAD_S, seconds_per_keyframe=KEYFRAME_S)
     drains, loops = [], []
     for _ in range(rounds):
         shutil.rmtree(folder / "made", ignore_errors=True)
@@ -214,7 +215,7 @@ def _parts(each: Drain, needed_s: float) -> dict[str, float]:
     return {
         "interpreter, imports, recording the batch": report.started_at.timestamp() - ran.began,
         "renderer's start, until the model begins to load": ran.loading - report.started_at.timestamp(),
-        "GPU stage beyond its sleeps: drawing cards, late wake-ups": gpu_s - needed_s,
+        "GPU stage beyond its sleeps: late wake-ups, handing over": gpu_s - needed_s,
         "GPU stage without a job": report.waited_s,
         "last film after its last keyframe, verification, commit": each.last_receipt - last_keyframe,
         "leaving: ack, empty queue, renderer's end": report.ended_at.timestamp() - each.last_receipt,

@@ -144,7 +144,7 @@ def _how_films_are_read(rounds: int, ratio: float) -> str:
 def _film(folder: Path, length_s: int) -> Workload:
     shots = max(1, round(length_s / FILM.shot_s))
     shape = Shape(1, shots, length_s / shots, FILM.width, FILM.height)
-    return make(folder, shape, "card", {"seconds_per_keyframe": 0.0})
+    return make(folder, shape, "card", "testcard")
 
 
 def _film_row(name: str, short: list[Watched], long: list[Watched]) -> tuple[str, ...]:

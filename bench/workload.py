@@ -18,6 +18,7 @@ from nightreel_queue.manifest import load_manifest
 NIGHTREEL = (sys.executable, "-m", "nightreel")
 BASELINE = (sys.executable, str(Path(__file__).with_name("baseline.py")))
 LOADING = "loading the model"  # in the line on standard output that nightreel and the script print before they load it
+MEGAPIXELS = 0.0576  # 320x180: of keyframes that no model makes
 LAST_LINES = 3  # of what a process said that failed
 
 _COLORS = ("red", "yellow", "orange", "white", "green", "blue")
@@ -69,13 +70,13 @@ class Ran:
         return self.ended - self.began
 
 
-def make(folder: Path, shape: Shape, model: str, options: dict[str, float] | None = None) -> Workload:
-    """Write a manifest, and a models file in which `model` is a test card with these options if there are any."""
+def make(folder: Path, shape: Shape, model: str, source: str = "", **options: float) -> Workload:
+    """Write a manifest, and a models file that has `model` made by `source` when there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     models, manifest = folder / "models.toml", folder / "batch.jsonl"
-    lines = "".join(f"{name} = {value}\n" for name, value in (options or {}).items())
-    card = f'[{model}]\nsource = "testcard"\nmegapixels = 0.0576\n[{model}.options]\n{lines}'
-    models.write_text(card if options is not None else "", encoding="utf-8")
+    lines = "".join(f"{name} = {value}\n" for name, value in options.items())
+    entry = f'[{model}]\nsource = "{source}"\nmegapixels = {MEGAPIXELS}\n[{model}.options]\n{lines}'
+    models.write_text(entry if source else "", encoding="utf-8")
     manifest.write_text(storyboards(shape, model), encoding="utf-8")
     return Workload(manifest, models, model, load_manifest(manifest).resolved(model).jobs)
 
@@ -121,7 +122,9 @@ def clean_environment(**extra: str) -> dict[str, str]:
     Nightreel sets OMP_WAIT_POLICY for its own child; the script that it is compared with gets the same.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("NIGHTREEL_")}
-    return {"OMP_WAIT_POLICY": "PASSIVE"} | kept | {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"} | extra
+    path = os.pathsep.join((str(Path(__file__).parent), *filter(None, [kept.get("PYTHONPATH")])))  # for sleeper.py
+    fixed = {"HF_HUB_OFFLINE": "1", "COLUMNS": "200", "PYTHONPATH": path}
+    return {"OMP_WAIT_POLICY": "PASSIVE"} | kept | fixed | extra
 
 
 def _prompt(number: int) -> str:

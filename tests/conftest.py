@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from house import House
+
+pytest.register_assert_rewrite("house", "queue_contract", "store_contract")
+
+from house import House  # after the line that makes its assertions tell what they saw
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
     """Make a house for real workers; options go to its model."""
     houses = []
@@ -23,7 +26,7 @@ def make_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
         house.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def house(make_house: Callable[..., House]) -> House:
     """A house whose model makes trouble only when a prompt asks for it."""
     return make_house()

@@ -248,14 +248,12 @@ def test_a_model_that_cannot_be_had_ends_the_run_with_the_mend(make_house: Calla
 
 def killed_at(place: str) -> tuple[str, ...]:
     """A worker that is killed when it is about to call `module:Class.method`."""
-    module, _, path = place.partition(":")
-    owner, _, method = path.partition(".")
-    return (
-        sys.executable,
-        "-c",
-        f"import os, signal, sys, {module}\n"
-        f"{module}.{owner}.{method} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "sys.argv = ['nightreel', 'work']\n"
-        "from nightreel.main import main\n"
-        "main()",
-    )
+    module, _, method = place.partition(":")
+    program = f"""
+import os, signal, sys, {module}
+{module}.{method} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+sys.argv = ["nightreel", "work"]
+from nightreel.main import main
+main()
+"""
+    return sys.executable, "-c", program

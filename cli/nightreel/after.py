@@ -127,8 +127,12 @@ def retry(
 
 
 def _job_as_asked(store: Store, batch: str, job: str, recorded: Mapping[str, str]) -> Job:
-    """The job as it was asked for. Raises NotFound while nothing has been changed."""
+    """The job as it was asked for. Raises NotFound and AlreadyEnded before anything is changed."""
     held = Receipts(store).read(batch, job)
+    if held is None and job not in recorded:
+        raise NotFound(f"batch {batch} has no job {job}; see: nightreel status {batch}")
+    if held and held.receipt.state == "done":
+        raise AlreadyEnded(held.receipt)
     message = (held.receipt.request if held else "") or recorded.get(job, "")
     if not message:
         raise NotFound(f"the store has no copy of job {batch}/{job}: publish it again")

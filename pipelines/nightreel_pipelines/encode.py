@@ -9,11 +9,13 @@ import contextlib
 import hashlib
 import subprocess
 import tempfile
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from .errors import BadVideo, EncoderFailed
 
@@ -144,10 +146,14 @@ def check(
     frames: int,
     poster: Path,
     timeout_s: float = CHECK_TIMEOUT_S,
+    tick: Callable[[], None] = lambda: None,
 ) -> Decoded:
-    """Decode the whole video once, and write the JPEG `poster` on the way. Raises BadVideo that says what is wrong."""
+    """Decode the whole video once, and write the JPEG `poster` on the way. Raises BadVideo that says what is wrong.
+
+    `tick` is called while frames come out of the decoder; what it raises ends the check.
+    """
     try:
-        decoded = _decoded(video, _decode(video, int(frames * POSTER_AT), poster, timeout_s), fps)
+        decoded = _decoded(video, _decode(video, int(frames * POSTER_AT), poster, timeout_s, tick), fps)
         _compare(decoded, width, height, frames)
         if not poster.is_file():
             raise BadVideo(f"{video.name}: ffmpeg made no poster of it")
@@ -157,33 +163,51 @@ def check(
     return decoded
 
 
-def _decode(video: Path, poster_frame: int, poster: Path, timeout_s: float) -> str:
-    """ffmpeg's framehash report of the video's picture stream; its first error ends it."""
+def _decode(video: Path, poster_frame: int, poster: Path, timeout_s: float, tick: Callable[[], None]) -> list[str]:
+    """The lines of ffmpeg's framehash report of the video's picture stream; its first error ends it."""
     poster.unlink(missing_ok=True)
     strict = ("-xerror", "-err_detect", "explode")
     hashes = ("-map", "0:v:0", "-fps_mode", "passthrough", "-f", "framehash", "-hash", "murmur3", "pipe:1")
     chosen = ("-map", "0:v:0", "-vf", f"select=eq(n\\,{poster_frame}),{TO_JPEG}", "-frames:v", "1")
     jpeg = ("-q:v", str(POSTER_QUALITY), "-fflags", "+bitexact", "-flags:v", "+bitexact", "-f", "image2")
     command = (ffmpeg(), *QUIET, "-y", *strict, "-i", f"file:{video}", *hashes, *chosen, *jpeg)
-    try:
-        run = subprocess.run(
-            (*command, "-update", "1", f"file:{poster}"),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as exc:
-        raise BadVideo(f"{video.name}: decoding it took more than {timeout_s:g} s") from exc
-    if run.returncode != 0 or run.stderr.strip():
-        first = next(iter(_lines(run.stderr)), f"ffmpeg ended with code {run.returncode}")  # the others follow from it
+    with tempfile.TemporaryFile() as said:
+        code, lines = _listen((*command, "-update", "1", f"file:{poster}"), said, timeout_s, tick)
+        said.seek(0)
+        complaints = _lines(said.read())
+    if code is None:
+        raise BadVideo(f"{video.name}: decoding it took more than {timeout_s:g} s")
+    if code != 0 or complaints:
+        first = next(iter(complaints), f"ffmpeg ended with code {code}")  # the others follow from it
         raise BadVideo(f"{video.name} does not decode: {first}")
-    return run.stdout.decode()
+    return lines
 
 
-def _decoded(video: Path, report: str, fps: int) -> Decoded:
+def _listen(
+    command: Sequence[str], said: IO[bytes], timeout_s: float, tick: Callable[[], None]
+) -> tuple[int | None, list[str]]:
+    """Exit code (None: it took too long) and output lines of a command, with a tick for each line."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
+    too_long = threading.Timer(timeout_s, process.kill)
+    too_long.start()
+    lines = []
+    try:
+        assert process.stdout is not None
+        with process.stdout:
+            for line in process.stdout:
+                lines.append(line.decode().rstrip())
+                tick()
+        code = process.wait()
+    finally:
+        in_time = not too_long.finished.is_set()
+        too_long.cancel()
+        process.kill()
+        process.wait()
+    return (code if in_time else None), lines
+
+
+def _decoded(video: Path, lines: Sequence[str], fps: int) -> Decoded:
     """Read the report: `#tb 0: 1/30`, `#dimensions 0: 64x36`, then per frame `stream, dts, pts, duration, bytes, hash`."""
-    lines = report.splitlines()
     notes = dict(line[1:].split(" 0: ", 1) for line in lines if line.startswith("#") and " 0: " in line)
     rows = [[cell.strip() for cell in line.split(",")] for line in lines if line and not line.startswith("#")]
     if not rows or "tb" not in notes or "dimensions" not in notes:

@@ -44,19 +44,22 @@ class Committer:
         self._store = store
         self._receipts = Receipts(store)
 
-    def finish(self, work: Work, film: Film, author: Author, may_commit: Callable[[], None]) -> Receipt:
-        """Make a rendered film final. `may_commit` raises when the delivery is not ours any more.
+    def finish(
+        self, work: Work, film: Film, author: Author, *, tick: Callable[[], None], may_commit: Callable[[], None]
+    ) -> Receipt:
+        """Make a rendered film final.
 
+        `tick` hears of progress; `may_commit` raises when the delivery is not ours any more.
         Raises BadVideo, NameTaken, AlreadyEnded, StoreUnavailable.
         """
         poster = work.scratch / "poster.jpg"
         began = time.monotonic()
-        decoded = _check(film.video, work.plan, poster)
+        decoded = _check(film.video, work.plan, poster, tick)
         made = _made(work, film, verify_s=time.monotonic() - began)
         may_commit()
         video = self._put(work.request, ".mp4", film.video, "video/mp4", decoded)
         if video.adopted:
-            return self.adopt(work.request, work.spec, work.scratch, author, made)
+            return self.adopt(work.request, work.spec, work.scratch, author, tick=tick, made=made)
         outputs = (video, self._put(work.request, ".jpg", poster, "image/jpeg"))
         may_commit()
         return self._end(work.request, "done", author, outputs=outputs, video=_video(decoded), made=made)
@@ -69,13 +72,20 @@ class Committer:
         return entry is not None
 
     def adopt(
-        self, request: Request, spec: ModelSpec, scratch: Path, author: Author, made: Made | None = None
+        self,
+        request: Request,
+        spec: ModelSpec,
+        scratch: Path,
+        author: Author,
+        *,
+        tick: Callable[[], None],
+        made: Made | None = None,
     ) -> Receipt:
         """End a round with the video that an earlier attempt put. Raises NameTaken when it does not decode."""
         local, poster = scratch / "adopted.mp4", scratch / "adopted.jpg"
         entry = self._store.fetch(_output(request, ".mp4"), local)
         try:
-            decoded = _check(local, plan(request.job, spec, _NOBODY), poster)
+            decoded = _check(local, plan(request.job, spec, _NOBODY), poster, tick)
         except BadVideo as exc:
             raise NameTaken(f"{entry.name} is there, but is not this job's video ({exc}): move it away, retry") from exc
         outputs = (_output_file(entry, adopted=True), self._put(request, ".jpg", poster, "image/jpeg"))
@@ -141,8 +151,16 @@ def _check_owner(request: Request, entry: Entry) -> None:
         raise NameTaken(f"{entry.name} is there already and is not this job's: choose another id or batch, or move it")
 
 
-def _check(video: Path, layout: Plan, poster: Path) -> Decoded:
-    return check(video, width=layout.width, height=layout.height, fps=layout.fps, frames=layout.frames, poster=poster)
+def _check(video: Path, layout: Plan, poster: Path, tick: Callable[[], None]) -> Decoded:
+    return check(
+        video,
+        width=layout.width,
+        height=layout.height,
+        fps=layout.fps,
+        frames=layout.frames,
+        poster=poster,
+        tick=tick,
+    )
 
 
 def _output_file(entry: Entry, adopted: bool = False) -> OutputFile:

@@ -134,12 +134,16 @@ class Worker:
         if self._committer.find(request):
             with self._committing(mine):
                 author = self._settler.author(mine.claim)
-                return self._committer.adopt(request, self._admission.spec(request.job), mine.scratch, author)
+                spec = self._admission.spec(request.job)
+                return self._committer.adopt(request, spec, mine.scratch, author, tick=mine.lease.progress)
         mine.work = self._admission.work(request, self._renderer, mine.scratch)
         mine.claim.failures = mine.work.failures
         film = self._render(mine, mine.work)
         with self._committing(mine):
-            return self._committer.finish(mine.work, film, self._settler.author(mine.claim), mine.lease.check)
+            author = self._settler.author(mine.claim)
+            return self._committer.finish(
+                mine.work, film, author, tick=mine.lease.progress, may_commit=mine.lease.check
+            )
 
     def _render(self, mine: UnderWay, work: Work) -> Film:
         batch, job = work.request.name

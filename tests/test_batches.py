@@ -1,0 +1,132 @@
+"""Batch records: what was asked for, whoever asks, and however many at once."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+
+import pytest
+from test_receipts import race
+
+from nightreel_storage.batches import Asked, Batch, Batches, IdTaken
+from nightreel_storage.errors import Conflict, StoreError
+from nightreel_storage.folder import FolderStore
+
+NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "out")
+
+
+@pytest.fixture
+def batches(store: FolderStore) -> Batches:
+    return Batches(store)
+
+
+def asked(id_: str, fingerprint: str = "f00d") -> Asked:
+    return Asked(id=id_, fingerprint=fingerprint, duration_s=4.0, message=f'{{"id":"{id_}"}}')
+
+
+def batch(*jobs: Asked, name: str = "b", minute: int = 0) -> Batch:
+    return Batch(name=name, title="nightly.yaml", enqueued_at=NOW + dt.timedelta(minutes=minute), jobs=jobs)
+
+
+def test_a_batch_that_nobody_asked_for_has_no_record(batches: Batches) -> None:
+    assert batches.read("b") is None
+    assert list(batches.list()) == []
+
+
+def test_a_batch_is_recorded_as_it_was_asked_for(batches: Batches) -> None:
+    one = batch(asked("harbour"), asked("moon"))
+
+    assert batches.record(one) == one
+    assert batches.read("b") == one
+
+
+def test_more_jobs_of_a_batch_join_those_that_it_has(batches: Batches) -> None:
+    batches.record(batch(asked("harbour"), asked("moon")))
+
+    merged = batches.record(batch(asked("moon"), asked("tower"), minute=5))
+
+    # Then each is there once, and the record says when the first came
+    assert merged == batch(asked("harbour"), asked("moon"), asked("tower"))
+    assert batches.read("b") == merged
+
+
+def test_asking_for_the_same_again_writes_nothing(batches: Batches, store: FolderStore) -> None:
+    batches.record(batch(asked("harbour")))
+    before = list(store.list())
+
+    batches.record(batch(asked("harbour"), minute=5))
+
+    assert list(store.list()) == before
+
+
+def test_other_content_under_a_known_id_is_refused_and_nothing_is_recorded(batches: Batches) -> None:
+    first = batches.record(batch(asked("harbour", "one")))
+
+    with pytest.raises(IdTaken, match="batch b already has a job harbour with other content: choose another id") as no:
+        batches.record(batch(asked("new"), asked("harbour", "two")))
+    assert isinstance(no.value, Conflict)
+    assert batches.read("b") == first
+
+
+def test_one_id_may_stand_for_different_jobs_in_different_batches(batches: Batches) -> None:
+    batches.record(batch(asked("harbour", "one")))
+    batches.record(batch(asked("harbour", "two"), name="c"))
+
+    assert [each.jobs[0].fingerprint for each in batches.list()] == ["one", "two"]
+
+
+def test_batches_are_listed_oldest_first(batches: Batches) -> None:
+    for name, minute in [("a", 3), ("b", 1), ("c", 2)]:
+        batches.record(batch(asked("x"), name=name, minute=minute))
+
+    assert [each.name for each in batches.list()] == ["b", "c", "a"]
+
+
+RECORD = """
+import datetime as dt, sys
+from pathlib import Path
+from nightreel_storage.batches import Asked, Batch, Batches
+from nightreel_storage.folder import FolderStore
+
+batches = Batches(FolderStore(Path(sys.argv[1])))
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(20):
+    job = Asked(id=f"{sys.argv[2]}{number}", fingerprint="f", duration_s=1.0, message="{}")
+    batches.record(Batch(name="b", title="t", enqueued_at=dt.datetime.now(dt.UTC), jobs=(job,)))
+"""
+
+
+def test_two_processes_that_record_one_batch_at_once_lose_no_job(batches: Batches, tmp_path: Path) -> None:
+    race(RECORD, [[str(tmp_path / "out"), name] for name in ("red", "blue")])
+
+    record = batches.read("b")
+    assert record is not None
+    expected = [f"{name}{number}" for name in ("blue", "red") for number in range(20)]
+    assert sorted(job.id for job in record.jobs) == sorted(expected)
+
+
+def test_fields_of_a_newer_version_are_skipped_on_reading(batches: Batches, store: FolderStore) -> None:
+    newer = batch(asked("harbour")).model_dump(mode="json") | {"budget_usd": 5}
+    newer["jobs"][0]["gpu_s"] = 3
+    store.put(".nightreel/batches/b.json", json.dumps(newer).encode())
+
+    assert batches.read("b") == batch(asked("harbour"))
+
+
+def test_a_record_that_cannot_be_read_is_told_by_its_name(batches: Batches, store: FolderStore) -> None:
+    store.put(".nightreel/batches/b.json", b'{"name": "b"}')
+    complaint = r"\.nightreel/batches/b\.json cannot be read.*title.*move it away"
+
+    with pytest.raises(StoreError, match=complaint):
+        batches.read("b")
+    with pytest.raises(StoreError, match=complaint):
+        list(batches.list())
+    with pytest.raises(StoreError, match=complaint):
+        batches.record(batch(asked("harbour")))

@@ -1,0 +1,107 @@
+"""The benchmarks work, and write tables that can be read. Nothing is timed here: figures belong to docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parent.parent / "bench"
+OTHER_SECTION = "<!-- bench:other -->\n\nkeep me\n\n<!-- /bench:other -->"
+RATIO = re.compile(r"\d+\.\d+ \(\d+\.\d+ to \d+\.\d+\)")
+
+proc = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is read from Linux's /proc")
+
+
+def bench(script: str, folder: Path, *flags: str) -> str:
+    """Run a benchmark's quick mode on a page that has an old section of it and another one; returns the page."""
+    docs = folder / "benchmarks.md"
+    docs.write_text(
+        f"# By hand\n\n<!-- bench:{script} -->\n\nan old table\n\n<!-- /bench:{script} -->\n\n{OTHER_SECTION}\n"
+    )
+    (folder / "tmp").mkdir()
+    run = subprocess.run(
+        (sys.executable, str(BENCH / f"{script}.py"), "--quick", "--model", "testcard", "--docs", str(docs), *flags),
+        env=os.environ | {"TMPDIR": str(folder / "tmp")},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert str(folder) not in run.stdout
+    assert list((folder / "tmp").iterdir()) == []
+    return docs.read_text()
+
+
+def tables(text: str) -> dict[str, list[list[str]]]:
+    """The tables of a page by their titles, without the line under the head."""
+    found = {}
+    for title, body in re.findall(r"^### (.+?)\n\n((?:\|.*\n)+)", text, flags=re.MULTILINE):
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines()]
+        found[title] = [rows[0], *rows[2:]]
+    return found
+
+
+def check_page(text: str, script: str, folder: Path) -> None:
+    assert text.startswith("# By hand\n")
+    assert OTHER_SECTION in text
+    assert "an old table" not in text
+    assert text.count(f"<!-- bench:{script} -->") == text.count(f"<!-- /bench:{script} -->") == 1
+    assert f"`python bench/{script}.py --model testcard --quick" in text
+    assert "Machine: " in text
+    assert "ffmpeg " in text
+    assert not re.search(r"/(tmp|home|work|root)/", text)
+    assert str(folder) not in text
+    for rows in tables(text).values():
+        assert {len(row) for row in rows} == {len(rows[0])}
+        assert all(cell for row in rows for cell in row)
+
+
+def test_the_batch_benchmark_writes_its_own_section_of_the_docs(tmp_path: Path) -> None:
+    text = bench("batch", tmp_path)
+
+    check_page(text, "batch", tmp_path)
+    script, gpu, rest = tables(text).values()
+    assert [row[0] for row in script[1:]] == [
+        "`nightreel render`",
+        "one Python process a video",
+        "simple loop, loads once",
+    ]
+    assert all(RATIO.fullmatch(row[2]) for row in script[2:])
+    assert "2 of the script's 2 films are, frame by frame, those of nightreel" in text
+    assert all(RATIO.fullmatch(row[2]) for row in gpu[1:])
+    assert all(re.fullmatch(r"-?\d+\.\d+ s", row[1]) for row in rest[1:])
+
+
+@proc
+def test_the_memory_benchmark_writes_its_own_section_of_the_docs(tmp_path: Path) -> None:
+    text = bench("memory", tmp_path)
+
+    check_page(text, "memory", tmp_path)
+    parent, films = tables(text).values()
+    assert parent[1][0].startswith("`nightreel work`")
+    assert [row[0] for row in films[1:]] == ["renderer", "encoder", "parent", "decoder"]
+    sizes_mib = [int(cell.removesuffix(" MiB")) for row in films[1:] for cell in row[1:3]]
+    assert all(size > 1 for size in sizes_mib)  # each of the processes was seen
+
+
+def test_a_quick_run_leaves_the_real_docs_alone(tmp_path: Path) -> None:
+    docs = BENCH.parent / "docs" / "benchmarks.md"
+    before = docs.read_bytes()
+
+    run = subprocess.run(
+        (sys.executable, str(BENCH / "batch.py"), "--quick", "--model", "testcard", "--only", "script"),
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+
+    assert b"nightreel render" in run.stdout
+    assert docs.read_bytes() == before
