@@ -52,7 +52,7 @@ class House:
             "NIGHTREEL_X264_PRESET": "ultrafast",
             "NIGHTREEL_RETRY_DELAY_S": "0.1",
             "NIGHTREEL_CANCEL_CHECK_S": "0.2",
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
 
     # work to do

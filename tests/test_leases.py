@@ -50,7 +50,12 @@ def test_a_lease_whose_stage_is_quiet_runs_out_and_goes_to_another_worker(
         lease.waiting = False
 
         assert queue.pull(wait_s=20 * LEASE_S) is not None
-        until(lambda: lease.progress() or lost, "the keeper to notice, once the stage wakes up, too late")
+
+        def wake_up() -> list[str]:
+            lease.progress()
+            return lost
+
+        until(wake_up, "the keeper to notice, once the stage gets on again")
         with pytest.raises(LeaseLost):
             lease.check()
 

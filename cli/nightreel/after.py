@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from nightreel_queue.base import Message
 from nightreel_queue.connect import open_queue
@@ -26,6 +27,9 @@ from nightreel_storage.receipts import AlreadyEnded, Receipt, Receipts, utc_now
 
 from .common import EXIT_BAD_INPUT, JsonFlag, QueueFlag, StoreFlag, complain, errors_in_one_line, settings_with
 
+UNCUT_CHARS = (
+    10_000  # a line's width where there is no terminal: paths and reasons stay whole for those who search them
+)
 _COLORS = {"done": "green", "failed": "red", "cancelled": "yellow"}
 
 
@@ -49,7 +53,7 @@ def status(
 ) -> None:
     """Say what was asked for and what became of it."""
     settings = settings_with(queue=queue, store=store)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNCUT_CHARS)
     with errors_in_one_line():
         kept = open_store(settings.store)
         if batch is None:
@@ -186,14 +190,14 @@ def _batch_row(store: Store, batch: Batch) -> dict[str, Any]:
 
 
 def _show_batches(console: Console, rows: list[dict[str, Any]]) -> None:
-    table = Table("batch", "jobs", "done", "failed", "cancelled", "open", "where", box=None)
+    table = Table("batch", "jobs", "done", "failed", "cancelled", "open", Column("where", overflow="fold"), box=None)
     for row in rows:
         table.add_row(*(escape(str(row[str(column.header)])) for column in table.columns))
     console.print(table if rows else "No batches yet.")
 
 
 def _show_jobs(console: Console, jobs: list[JobStatus]) -> None:
-    table = Table("job", "state", "reason, or where", box=None)
+    table = Table("job", "state", Column("reason, or where", overflow="fold"), box=None)
     for job in jobs:
         color = _COLORS.get(job.state, "default")
         table.add_row(job.job, f"[{color}]{job.state}[/]", escape(job.reason or job.where))

@@ -45,7 +45,7 @@ def render(
     """Enqueue, render everything that waits, and say what came of it. Exit code 1: not every video was made."""
     check_installed()
     settings = settings_with(queue=queue, store=store, model=model)
-    configure(settings, level=settings.log_level if "log_level" in settings.model_fields_set else "error")
+    configure(settings, level=settings.log_level if "log_level" in settings.model_fields_set else "critical")
     console = Console(highlight=False, soft_wrap=True)
     with errors_in_one_line():
         check_model(settings)
