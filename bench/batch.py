@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sleeper
-from common import Table, arguments, median, publish, seconds, spread
+from common import Table, arguments, count, median, publish, seconds, spread
 from workload import BASELINE, NIGHTREEL, Ran, Shape, Workload, make, run
 
 from nightreel_pipelines.encode import check
@@ -54,13 +54,11 @@ def main() -> None:
     parser.add_argument("--only", choices=("script", "gpu"), help="one of the two comparisons (default: both)")
     asked = parser.parse_args()
     rounds = asked.rounds or (1 if asked.quick else 3)
-    tables: list[Table] = []
     with tempfile.TemporaryDirectory() as name:
         if asked.only != "gpu":
-            tables.append(against_script(Path(name), _cut(SHORT, asked), asked.model, rounds))
+            publish("batch", [against_script(Path(name), _cut(SHORT, asked), asked.model, rounds)], asked)
         if asked.only != "script":
-            tables.extend(against_gpu(Path(name), _cut(SLEEPING, asked), rounds))
-    publish("batch", tables, asked)
+            publish("gpu", against_gpu(Path(name), _cut(SLEEPING, asked), rounds), asked)
 
 
 def _cut(shape: Shape, asked: argparse.Namespace) -> Shape:
@@ -92,7 +90,7 @@ def against_script(folder: Path, shape: Shape, model: str, rounds: int) -> Table
 def _how_read(measured: list[Round], films: int) -> str:
     equal = sum(each.equal_films for each in measured)
     return (
-        f"Medians of {len(measured)} rounds, least and greatest in brackets; a ratio above 1 means that nightreel is "
+        f"Medians of {count(measured)}, least and greatest in brackets; a ratio above 1 means that nightreel is "
         f"faster. {equal} of the script's {films} films are, frame by frame, those of nightreel. Only nightreel decodes "
         "every film again to check it, makes a poster, stores keyframes, and writes receipts."
     )
@@ -189,15 +187,16 @@ def _gpu_ratios(shape: Shape, drains: list[Drain], loops: list[Ran], needed_s: f
             row("simple loop, from its first GPU second to its exit", [ran.ended - ran.loading for ran in loops]),
             row("simple loop, the whole process", [ran.wall_s for ran in loops]),
         ),
-        notes=(_what_is_needed(shape),),
+        notes=(_what_is_needed(shape, drains),),
     )
 
 
-def _what_is_needed(shape: Shape) -> str:
+def _what_is_needed(shape: Shape, drains: list[Drain]) -> str:
     return (
         f"The GPU needs {LOAD_S:g} s to load and {KEYFRAME_S:g} s for each of {shape.videos * shape.shots} keyframes: "
         "sleeps, as configured; nothing else is counted as needed. The first GPU second is when the process says that it "
-        "begins to load the model. Wanted: at most 1.030. Medians, least and greatest in brackets."
+        "begins to load the model. Wanted: at most 1.030. "
+        f"Medians of {count(drains)}, least and greatest in brackets."
     )
 
 

@@ -10,6 +10,7 @@ import platform
 import re
 import statistics
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,13 +66,13 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def publish(name: str, tables: Sequence[Table], asked: argparse.Namespace) -> None:
-    """Print the tables, and put them into the docs unless this was only a quick run."""
+    """Print the tables of one section, and put it into the docs unless this was only a quick run."""
     console = Console(highlight=False, width=WIDTH)
     for table in tables:
         table.show(console)
     docs = asked.docs or (None if asked.quick else DOCS)
     if docs is not None:
-        write_section(docs, name, "\n\n".join((_circumstances(name, asked), *(table.markdown() for table in tables))))
+        write_section(docs, name, "\n\n".join((_circumstances(asked), *(table.markdown() for table in tables))))
 
 
 def write_section(docs: Path, name: str, text: str) -> None:
@@ -87,6 +88,10 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
+def count(rounds: Sequence[object]) -> str:
+    return "1 round" if len(rounds) == 1 else f"{len(rounds)} rounds"
+
+
 def seconds(values: Sequence[float]) -> str:
     """The median of some seconds, as a cell."""
     return f"{median(values):.2f} s"
@@ -98,18 +103,18 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{median(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def _circumstances(name: str, asked: argparse.Namespace) -> str:
+def _circumstances(asked: argparse.Namespace) -> str:
     now = dt.datetime.now(dt.UTC)
-    return f"`{_command(name, asked)}`, {now:%Y-%m-%d}.\n\nMachine: {_machine()}.\n\nVersions: {_versions()}."
+    return f"`{_command(asked)}`, {now:%Y-%m-%d}.\n\nMachine: {_machine()}.\n\nVersions: {_versions()}."
 
 
-def _command(name: str, asked: argparse.Namespace) -> str:
+def _command(asked: argparse.Namespace) -> str:
     """What to type for the same again; where the docs lie is this machine's own affair."""
     flags = [
         (flag, value) for flag, value in sorted(vars(asked).items()) if flag != "docs" and value not in (None, False)
     ]
     said = [f"--{flag}" if value is True else f"--{flag} {value}" for flag, value in flags]
-    return " ".join((f"python bench/{name}.py", *said))
+    return " ".join((f"python bench/{Path(sys.argv[0]).name}", *said))
 
 
 def _machine() -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import Table, arguments, median, publish, seconds, spread
+from common import Table, arguments, count, median, publish, seconds, spread
 from workload import NIGHTREEL, Shape, Workload, clean_environment, make
 
 from nightreel_queue.sqlite import SqliteQueue
@@ -88,7 +88,7 @@ def parent(folder: Path, model: str, imports: tuple[str, ...], rounds: int) -> T
 
 def _how_parent_is_read(model: str, renderer_mib: list[float]) -> str:
     return (
-        f"Medians of {len(renderer_mib)} rounds, least and greatest in brackets. The parent's memory is that of its whole "
+        f"Medians of {count(renderer_mib)}, least and greatest in brackets. The parent's memory is that of its whole "
         f"life, one video with {model} included; its renderer, a process of its own, peaked at {median(renderer_mib):.0f} "
         "MiB. A claim is a lease in the queue, seen from outside."
     )
@@ -135,7 +135,7 @@ def films(folder: Path, lengths_s: tuple[int, ...], rounds: int) -> Table:
 
 def _how_films_are_read(rounds: int, ratio: float) -> str:
     return (
-        f"Largest RSS of each process; medians of {rounds} rounds, least and greatest in brackets. The longer film has "
+        f"Largest RSS of each process; medians of {count(range(rounds))}, least and greatest in brackets. The longer film has "
         f"{ratio:g} times the frames, and as many times the keyframes. encoder: the ffmpeg that writes the film; "
         "decoder: the one that checks it."
     )
@@ -148,8 +148,12 @@ def _film(folder: Path, length_s: int) -> Workload:
 
 
 def _film_row(name: str, short: list[Watched], long: list[Watched]) -> tuple[str, ...]:
-    before, after = ([each.peaks[name].rss for each in runs] for runs in (short, long))
-    return name, _size(before), _size(after), spread([b / a for a, b in zip(before, after, strict=True)])
+    """Rounds in which a process was too quick to be seen do not count."""
+    pairs = [(a.peaks[name].rss, b.peaks[name].rss) for a, b in zip(short, long, strict=True)]
+    seen = [(a, b) for a, b in pairs if a and b]
+    if not seen:
+        return name, *3 * ("not seen",)
+    return name, _size([a for a, _ in seen]), _size([b for _, b in seen]), spread([b / a for a, b in seen])
 
 
 # watching

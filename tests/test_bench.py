@@ -14,7 +14,10 @@ BENCH = Path(__file__).parent.parent / "bench"
 OTHER_SECTION = "<!-- bench:other -->\n\nkeep me\n\n<!-- /bench:other -->"
 RATIO = re.compile(r"\d+\.\d+ \(\d+\.\d+ to \d+\.\d+\)")
 
-proc = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is read from Linux's /proc")
+proc = pytest.mark.skipif(
+    not (Path("/proc/self/smaps_rollup").exists() and Path("/proc/thread-self/children").exists()),
+    reason="memory is read from Linux's /proc: smaps_rollup and children",
+)
 
 
 def bench(script: str, folder: Path, *flags: str) -> str:
@@ -67,7 +70,7 @@ def test_the_batch_benchmark_writes_its_own_section_of_the_docs(tmp_path: Path) 
     text = bench("batch", tmp_path)
 
     check_page(text, "batch", tmp_path)
-    script, gpu, rest = tables(text).values()
+    script, gpu, rest = tables(text).values()  # the section of the last two is new on this page
     assert [row[0] for row in script[1:]] == [
         "`nightreel render`",
         "one Python process a video",
@@ -87,8 +90,8 @@ def test_the_memory_benchmark_writes_its_own_section_of_the_docs(tmp_path: Path)
     parent, films = tables(text).values()
     assert parent[1][0].startswith("`nightreel work`")
     assert [row[0] for row in films[1:]] == ["renderer", "encoder", "parent", "decoder"]
-    sizes_mib = [int(cell.removesuffix(" MiB")) for row in films[1:] for cell in row[1:3]]
-    assert all(size > 1 for size in sizes_mib)  # each of the processes was seen
+    seen = [row for row in films[1:] if row[0] != "decoder" or row[1] != "not seen"]  # it lives for some 50 ms here
+    assert all(int(cell.removesuffix(" MiB")) > 1 for row in seen for cell in row[1:3])
 
 
 def test_a_quick_run_leaves_the_real_docs_alone(tmp_path: Path) -> None:

@@ -79,6 +79,17 @@ def test_after_a_killed_worker_nothing_is_lost_and_no_finished_keyframe_is_made_
     assert house.queue.backlog().total == 0
 
 
+def test_a_renderer_that_hangs_goes_with_its_killed_worker(house: House) -> None:
+    """It says nothing more, so no broken pipe tells it: it has to notice the end of its orders."""
+    house.enqueue(job("film", "first", "hang"))
+    process = house.start()
+    until(lambda: house.processes("libx264"), "the encoder", process)
+
+    kill(process)
+
+    until(lambda: not house.processes(), "no process left behind")
+
+
 def test_a_job_that_kills_its_worker_every_time_is_given_up_after_three(house: House) -> None:
     house.enqueue(job("poison", "kill the parent"), job("good", "x"))
 

@@ -149,3 +149,12 @@ def test_the_queue_lies_in_the_store_unless_it_is_named(monkeypatch: pytest.Monk
 def test_settings_cannot_be_changed_once_they_are_built() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().store = "elsewhere"  # type: ignore[misc]  # which is the point
+
+
+def test_a_misspelt_variable_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
+    done = status(tmp_path, NIGHTREEL_STOER="out")
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "nightreel: setting NIGHTREEL_STOER: there is none of that name; did you mean NIGHTREEL_STORE?"
+    ]

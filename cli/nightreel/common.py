@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import sys
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any
@@ -21,6 +22,8 @@ EXIT_NOT_ALL_MADE = 1  # some video was not made: failed, cancelled, or the run 
 EXIT_BAD_INPUT = 2  # manifest, job, flag or setting; also what the command line parser uses
 EXIT_UNAVAILABLE = 3  # queue, store or renderer could not be had
 
+OTHER_VARIABLES = {"NIGHTREEL_ALLOW_CUDA"}  # of scripts/install
+
 QueueFlag = Annotated[str | None, typer.Option("--queue", help="Queue's address, such as sqlite:///jobs.db.")]
 StoreFlag = Annotated[str | None, typer.Option("--store", help="Folder that results go to.")]
 ModelFlag = Annotated[str | None, typer.Option("--model", help="Model of jobs that name none.")]
@@ -29,6 +32,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs.
 
 def settings_with(**flags: Any) -> Settings:
     """The environment's settings under the flags that were given. Exits with the field and the mend."""
+    _check_variables()
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as exc:
@@ -36,6 +40,19 @@ def settings_with(**flags: Any) -> Settings:
             name = "NIGHTREEL_" + "_".join(str(part) for part in error["loc"]).upper()
             complain(f"setting {name}: {error['msg']}; found {error['input']!r}")
         raise typer.Exit(EXIT_BAD_INPUT) from None
+
+
+def _check_variables() -> None:
+    """A misspelt variable must not be a setting that silently is not there."""
+    known = {f"NIGHTREEL_{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
+    unknown = [
+        name for name in sorted(os.environ) if name.upper().startswith("NIGHTREEL_") and name.upper() not in known
+    ]
+    for name in unknown:
+        near = difflib.get_close_matches(name.upper(), known, n=1)
+        complain(f"setting {name}: there is none of that name" + (f"; did you mean {near[0]}?" if near else ""))
+    if unknown:
+        raise typer.Exit(EXIT_BAD_INPUT)
 
 
 def no_model(name: str, known: Collection[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .base import Queue
 from .errors import QueueUnavailable
@@ -20,7 +20,7 @@ def open_queue(url: str) -> Queue:
     """
     parts = urlsplit(url)
     if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
-        return SqliteQueue(Path(parts.path[1:]), lease_s=_lease_s(url, parts.query))
+        return SqliteQueue(Path(unquote(parts.path[1:])), lease_s=_lease_s(url, parts.query))
     raise QueueUnavailable(f"cannot open queue {url!r}: write sqlite:///FILE")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -42,4 +43,4 @@ class Settings(BaseSettings):
     @property
     def queue_url(self) -> str:
         """The queue's address with its default filled in."""
-        return self.queue or f"sqlite:///{self.store}/.nightreel/queue.db"
+        return self.queue or f"sqlite:///{quote(self.store)}/.nightreel/queue.db"

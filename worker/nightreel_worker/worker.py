@@ -215,6 +215,9 @@ class Worker:
         while self._wait_for_room():
             try:
                 if delivery := self._queue.pull(PULL_S):
+                    if self._leaving.is_set():  # it was told to leave while it pulled
+                        try_release(delivery)
+                        return
                     empty_since, self._waiting = None, False
                     yield delivery
                 elif self._is_idle():
