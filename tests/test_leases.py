@@ -67,6 +67,14 @@ def test_a_job_in_line_is_kept_while_the_renderer_is_heard(queue: SqliteQueue, d
         assert queue.pull(wait_s=3 * LEASE_S) is None
 
 
+def test_a_claim_counts_as_progress_also_after_a_long_silence(queue: SqliteQueue, delivery: Delivery) -> None:
+    """A worker that has idled for longer than a stall must not lose the next job that comes."""
+    with LeaseKeeper(stall_s=4 * LEASE_S, renderer_quiet_s=lambda: FOREVER) as keeper:
+        keeper.hold(delivery, on_lost=lambda: None)
+
+        assert queue.pull(wait_s=2 * LEASE_S) is None
+
+
 def test_a_job_in_line_is_given_up_when_nothing_in_the_run_gets_on(queue: SqliteQueue, delivery: Delivery) -> None:
     with LeaseKeeper(stall_s=0.1, renderer_quiet_s=lambda: FOREVER) as keeper:
         keeper.hold(delivery, on_lost=lambda: None)

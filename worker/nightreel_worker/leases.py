@@ -110,6 +110,6 @@ class LeaseKeeper:
                 leases = list(self._leases)
             run_quiet_s = min([self._renderer_quiet_s(), *(lease.quiet_s() for lease in leases if not lease.waiting)])
             for lease in leases:
-                quiet_s = run_quiet_s if lease.waiting else lease.quiet_s()
+                quiet_s = min(run_quiet_s, lease.quiet_s()) if lease.waiting else lease.quiet_s()
                 if lease.due() and quiet_s < self._stall_s:
                     lease.renew()

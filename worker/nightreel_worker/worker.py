@@ -44,7 +44,7 @@ from .settle import Claim, Settler, try_release
 log = structlog.get_logger()
 
 MAX_CLAIMED = 4  # keyframes, film, commit, and one in line
-PULL_S = 1.0  # that a pull waits; also how soon a quiet worker notices that it shall leave
+PULL_S = 0.25  # that a pull waits; also how soon a quiet worker notices that it shall leave
 LAST_WORD_S = 1.0  # of the drain, kept for giving back what did not end in time
 
 
