@@ -106,9 +106,10 @@ def _where_it_went(drains: list[Drain]) -> str:
     load = median([drain.report.load_s for drain in drains])
     keyframes = median([drain.report.keyframes_s for drain in drains])
     waited = median([drain.report.waited_s for drain in drains])
+    held_up = median([drain.report.held_up_s for drain in drains])
     return (
         f"Of nightreel's time: {start:.2f} s until it loads the model, {load:.2f} s loading, {keyframes:.2f} s making "
-        f"keyframes, {waited:.2f} s in between without a job to make them for."
+        f"keyframes, {waited:.2f} s without a job, {held_up:.2f} s until the film stage took the job before."
     )
 
 
@@ -210,12 +211,13 @@ def _parts(each: Drain, needed_s: float) -> dict[str, float]:
     """The process's life without the sleeps, cut into parts that add up."""
     report, ran = each.report, each.ran
     gpu_s = report.load_s + report.keyframes_s
-    last_keyframe = ran.loading + gpu_s + report.waited_s
+    last_keyframe = ran.loading + gpu_s + report.waited_s + report.held_up_s
     return {
         "interpreter, imports, recording the batch": report.started_at.timestamp() - ran.began,
         "renderer's start, until the model begins to load": ran.loading - report.started_at.timestamp(),
         "GPU stage beyond its sleeps: late wake-ups, handing over": gpu_s - needed_s,
         "GPU stage without a job": report.waited_s,
+        "GPU stage held up by the film stage": report.held_up_s,
         "last film after its last keyframe, verification, commit": each.last_receipt - last_keyframe,
         "leaving: ack, empty queue, renderer's end": report.ended_at.timestamp() - each.last_receipt,
         "summary and interpreter's end": ran.ended - report.ended_at.timestamp(),

@@ -10,7 +10,7 @@ import hashlib
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -152,8 +152,12 @@ def check(
 
     `tick` is called while frames come out of the decoder; what it raises ends the check.
     """
+    report = _Report(video, fps)
     try:
-        decoded = _decoded(video, _decode(video, int(frames * POSTER_AT), poster, timeout_s, tick), fps)
+        for line in _decode(video, int(frames * POSTER_AT), poster, timeout_s):
+            report.read(line)
+            tick()
+        decoded = report.decoded()
         _compare(decoded, width, height, frames)
         if not poster.is_file():
             raise BadVideo(f"{video.name}: ffmpeg made no poster of it")
@@ -163,7 +167,7 @@ def check(
     return decoded
 
 
-def _decode(video: Path, poster_frame: int, poster: Path, timeout_s: float, tick: Callable[[], None]) -> list[str]:
+def _decode(video: Path, poster_frame: int, poster: Path, timeout_s: float) -> Iterator[str]:
     """The lines of ffmpeg's framehash report of the video's picture stream; its first error ends it."""
     poster.unlink(missing_ok=True)
     strict = ("-xerror", "-err_detect", "explode")
@@ -172,7 +176,7 @@ def _decode(video: Path, poster_frame: int, poster: Path, timeout_s: float, tick
     jpeg = ("-q:v", str(POSTER_QUALITY), "-fflags", "+bitexact", "-flags:v", "+bitexact", "-f", "image2")
     command = (ffmpeg(), *QUIET, "-y", *strict, "-i", f"file:{video}", *hashes, *chosen, *jpeg)
     with tempfile.TemporaryFile() as said:
-        code, lines = _listen((*command, "-update", "1", f"file:{poster}"), said, timeout_s, tick)
+        code = yield from _lines_of((*command, "-update", "1", f"file:{poster}"), said, timeout_s)
         said.seek(0)
         complaints = _lines(said.read())
     if code is None:
@@ -180,53 +184,67 @@ def _decode(video: Path, poster_frame: int, poster: Path, timeout_s: float, tick
     if code != 0 or complaints:
         first = next(iter(complaints), f"ffmpeg ended with code {code}")  # the others follow from it
         raise BadVideo(f"{video.name} does not decode: {first}")
-    return lines
 
 
-def _listen(
-    command: Sequence[str], said: IO[bytes], timeout_s: float, tick: Callable[[], None]
-) -> tuple[int | None, list[str]]:
-    """Exit code (None: it took too long) and output lines of a command, with a tick for each line."""
+def _lines_of(command: Sequence[str], said: IO[bytes], timeout_s: float) -> Generator[str, None, int | None]:
+    """The output of a command, line by line, then its exit code; None when it took too long."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
     too_long = threading.Timer(timeout_s, process.kill)
     too_long.start()
-    lines = []
     try:
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
-                lines.append(line.decode().rstrip())
-                tick()
+                yield line.decode().rstrip()
         code = process.wait()
+        return None if too_long.finished.is_set() else code
     finally:
-        in_time = not too_long.finished.is_set()
         too_long.cancel()
         process.kill()
         process.wait()
-    return (code if in_time else None), lines
 
 
-def _decoded(video: Path, lines: Sequence[str], fps: int) -> Decoded:
-    """Read the report: `#tb 0: 1/30`, `#dimensions 0: 64x36`, then per frame `stream, dts, pts, duration, bytes, hash`."""
-    notes = dict(line[1:].split(" 0: ", 1) for line in lines if line.startswith("#") and " 0: " in line)
-    rows = [[cell.strip() for cell in line.split(",")] for line in lines if line and not line.startswith("#")]
-    if not rows or "tb" not in notes or "dimensions" not in notes:
-        raise BadVideo(f"{video.name}: no frame in it")
-    tick_s = Fraction(notes["tb"])
-    for index, row in enumerate(rows):
-        if int(row[2]) * tick_s * fps != index:
-            at_s = float(int(row[2]) * tick_s)
-            raise BadVideo(f"{video.name}: frame {index} is shown at {at_s:.4f} s, which is not {fps} fps")
-    width, height = (int(side) for side in notes["dimensions"].split("x"))
-    return Decoded(
-        frames=len(rows),
-        width=width,
-        height=height,
-        fps=fps,
-        duration_s=len(rows) / fps,
-        size_bytes=video.stat().st_size,
-        digest=hashlib.sha256("\n".join(row[5] for row in rows).encode()).hexdigest(),
-    )
+class _Report:
+    """Reads ffmpeg's framehash report a line at a time, so that a long film needs no more memory than a short one.
+
+    First come notes, `#tb 0: 1/30` and `#dimensions 0: 64x36`; then, for each frame, `stream, dts, pts, duration,
+    bytes, hash`.
+    """
+
+    def __init__(self, video: Path, fps: int) -> None:
+        self._video, self._fps = video, fps
+        self._notes: dict[str, str] = {}
+        self._frames = 0
+        self._digest = hashlib.sha256()
+
+    def read(self, line: str) -> None:
+        """Raises BadVideo for a frame that is shown at the wrong time."""
+        if line.startswith("#"):
+            name, _, value = line[1:].partition(" 0: ")
+            self._notes[name] = value
+        elif line and "tb" in self._notes:
+            cells = [cell.strip() for cell in line.split(",")]
+            at_s = int(cells[2]) * Fraction(self._notes["tb"])
+            if at_s * self._fps != self._frames:
+                where = f"frame {self._frames} is shown at {float(at_s):.4f} s"
+                raise BadVideo(f"{self._video.name}: {where}, which is not {self._fps} fps")
+            self._digest.update(f"{cells[5]}\n".encode())
+            self._frames += 1
+
+    def decoded(self) -> Decoded:
+        """What the video holds. Raises BadVideo when that is nothing."""
+        if not self._frames or "dimensions" not in self._notes:
+            raise BadVideo(f"{self._video.name}: no frame in it")
+        width, height = (int(side) for side in self._notes["dimensions"].split("x"))
+        return Decoded(
+            frames=self._frames,
+            width=width,
+            height=height,
+            fps=self._fps,
+            duration_s=self._frames / self._fps,
+            size_bytes=self._video.stat().st_size,
+            digest=self._digest.hexdigest(),
+        )
 
 
 def _compare(decoded: Decoded, width: int, height: int, frames: int) -> None:

@@ -122,6 +122,7 @@ class Child:
     # keyframes
 
     def _keyframes_stage(self, order: wire.Order, description: Description, free_since: float) -> None:
+        got_at = time.monotonic()
         task = Task(order, plan(Job.model_validate_json(order.job), self._spec, description))
         self._tasks[task.key] = task
         if task.key in self._cancelled:
@@ -129,7 +130,7 @@ class Child:
             return
         self._to_film.put(task)  # waits until the film before the last has left its stage
         began = time.monotonic()
-        self._events.send(wire.Started(task.key, round(began - free_since, 4)))
+        self._events.send(wire.Started(task.key, round(got_at - free_since, 4), round(began - got_at, 4)))
         loading_s = 0.0
         try:
             if missing := self._missing(task):

@@ -36,7 +36,9 @@ class RunReport(Record):
     keyframes_s: float = 0.0
     """Time that the GPU stage had a job."""
     waited_s: float = 0.0
-    """Time that the GPU stage had none, between its first job and its last."""
+    """Time that it had none, between its first job and its last."""
+    held_up_s: float = 0.0
+    """Time that it had one, but had to wait for the film stage to take the job before."""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,7 @@ class Tally:
     load_s: float = 0.0
     keyframes_s: float = 0.0
     waited_s: float = 0.0
+    held_up_s: float = 0.0
     _first: bool = True
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -69,8 +72,9 @@ class Tally:
                     self.load_s += seconds
                 case wire.KeyframesDone(seconds=seconds):
                     self.keyframes_s += seconds
-                case wire.Started(waited_s=seconds):
-                    self.waited_s += 0.0 if self._first else seconds
+                case wire.Started(waited_s=waited_s, held_up_s=held_up_s):
+                    self.waited_s += 0.0 if self._first else waited_s
+                    self.held_up_s += held_up_s
                     self._first = False
 
     def count(self, state: str) -> int:

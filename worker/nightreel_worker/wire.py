@@ -95,7 +95,9 @@ class Started:
     kind: ClassVar[str] = "started"
     key: str
     waited_s: float
-    """How long the GPU had nothing to do before."""
+    """How long the GPU had no order before."""
+    held_up_s: float
+    """How long it then waited for the film stage to take the job before."""
 
 
 @dataclass(frozen=True, slots=True)

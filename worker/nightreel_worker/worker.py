@@ -44,7 +44,8 @@ from .settle import Claim, Settler, try_release
 log = structlog.get_logger()
 
 MAX_CLAIMED = 4  # keyframes, film, commit, and one in line
-PULL_S = 0.25  # that a pull waits; also how soon a quiet worker notices that it shall leave
+PULL_S = 1.0  # that a pull waits when nothing is under way; also how soon an idle worker notices that it shall leave
+BUSY_PULL_S = 0.1  # while something is: the end of the last job must not wait for the end of a pull
 LAST_WORD_S = 1.0  # of the drain, kept for giving back what did not end in time
 
 
@@ -214,7 +215,7 @@ class Worker:
         empty_since: float | None = None
         while self._wait_for_room():
             try:
-                if delivery := self._queue.pull(PULL_S):
+                if delivery := self._queue.pull(self._patience_s()):
                     if self._leaving.is_set():  # it was told to leave while it pulled
                         try_release(delivery)
                         return
@@ -228,6 +229,10 @@ class Worker:
                     empty_since = None
             except QueueUnavailable as exc:
                 self._abort(exc)
+
+    def _patience_s(self) -> float:
+        """How long a pull may wait."""
+        return BUSY_PULL_S if self._under_way or not self._settings.idle_timeout_s else PULL_S
 
     def _wait_for_room(self) -> bool:
         """Wait until one more delivery may be claimed; False when this run claims no more."""
@@ -331,6 +336,7 @@ class Worker:
             load_s=round(tally.load_s, 3),
             keyframes_s=round(tally.keyframes_s, 3),
             waited_s=round(tally.waited_s, 3),
+            held_up_s=round(tally.held_up_s, 3),
         )
         log.info("run_ended", **report.model_dump(mode="json"))
         with contextlib.suppress(StoreError, Conflict):
