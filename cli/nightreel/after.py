@@ -23,6 +23,7 @@ from nightreel_storage.base import Store
 from nightreel_storage.batches import Asked, Batch, Batches
 from nightreel_storage.connect import open_store
 from nightreel_storage.errors import NotFound
+from nightreel_storage.holds import Holds
 from nightreel_storage.receipts import AlreadyEnded, Receipt, Receipts, utc_now
 
 from .common import EXIT_BAD_INPUT, JsonFlag, QueueFlag, StoreFlag, complain, errors_in_one_line, settings_with
@@ -60,6 +61,7 @@ def status(
             rows = [_batch_row(kept, each) for each in Batches(kept).list()]
             with contextlib.closing(open_queue(settings.queue_url)) as waiting:
                 backlog = waiting.backlog()
+            held = Holds(kept).read()
             if as_json:
                 counts = {
                     "ready": backlog.ready,
@@ -67,9 +69,12 @@ def status(
                     "leased": backlog.leased,
                     "dead": backlog.dead,
                 }
-                print(json.dumps({"batches": rows, "queue": counts}))
+                print(json.dumps({"batches": rows, "queue": counts, "hold": held.reason if held else None}))
                 return
             _show_batches(console, rows)
+            if held:
+                since = held.since.isoformat(timespec="seconds")
+                console.print(f"on hold since {since}: {escape(held.reason)}; lift it with: nightreel resume")
             console.print(
                 f"queue: {backlog.ready} ready, {backlog.delayed} delayed, {backlog.leased} held by workers, "
                 f"{backlog.dead} dead letters"

@@ -10,6 +10,7 @@ import typer
 from nightreel_queue.schema import job_schema, manifest_schema
 
 from .after import cancel, retry, status
+from .holding import hold, resume
 from .render import render
 from .submit import enqueue
 from .work import work
@@ -31,7 +32,7 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-for verb in (render, enqueue, work, status, cancel, retry):
+for verb in (render, enqueue, work, status, cancel, retry, hold, resume):
     app.command()(verb)
 
 

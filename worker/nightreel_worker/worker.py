@@ -30,8 +30,9 @@ from nightreel_storage.receipts import Receipt, utc_now
 
 from . import wire
 from .admission import Admission, Work
+from .claims import Claims, Situation
 from .commit import Committer
-from .events import Advanced, Claimed, Ended, Event, Waiting, Watch
+from .events import Advanced, Claimed, Ended, Event, Watch
 from .fate import ends_run
 from .leases import Lease, LeaseKeeper
 from .lookout import Lookout
@@ -44,8 +45,6 @@ from .settle import Claim, Settler, try_release
 log = structlog.get_logger()
 
 MAX_CLAIMED = 4  # keyframes, film, commit, and one in line
-PULL_S = 1.0  # that a pull waits when nothing is under way; also how soon an idle worker notices that it shall leave
-BUSY_PULL_S = 0.1  # while something is: the end of the last job must not wait for the end of a pull
 LAST_WORD_S = 1.0  # of the drain, kept for giving back what did not end in time
 
 
@@ -80,9 +79,8 @@ class Worker:
     ) -> None:
         """wait_for_others: stay until deliveries that other workers hold are settled too."""
         self.id = f"{utc_now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
-        self._queue, self._store, self._settings = queue, store, settings
+        self._store, self._settings = store, settings
         self._outside_watch = watch
-        self._wait_for_others = wait_for_others
         self._started_at = utc_now()
         self._tally = Tally()
         limits = Limits(settings.stall_s, settings.load_timeout_s)
@@ -92,13 +90,16 @@ class Worker:
         self._settler = Settler(store, self.id, settings.max_attempts, settings.retry_delay_s, self._watch)
         self._leases = LeaseKeeper(settings.stall_s, self._renderer.quiet_s)
         self._lookout = Lookout(store, settings.cancel_check_s, self._rendering, self._renderer.cancel)
+        situation = Situation(self._wait_for_room, self._busy, lambda: self._leaving.is_set(), self._lookout.hold)
+        self._claims = Claims(
+            queue, situation, self._watch, idle_timeout_s=settings.idle_timeout_s, wait_for_others=wait_for_others
+        )
         self._scratch = Scratch(settings.scratch)
         self._changed = threading.Condition()
         self._under_way: set[UnderWay] = set()
         self._commit_stage = threading.Lock()
         self._leaving = threading.Event()
-        self._waiting = False
-        self._why = "the queue is empty"
+        self._why = ""
         self._unavailable = False
 
     def run(self) -> RunReport:
@@ -211,28 +212,12 @@ class Worker:
     # claiming
 
     def _deliveries(self) -> Iterator[Delivery]:
-        """Deliveries as long as this run may claim them, each as soon as there is room for it."""
-        empty_since: float | None = None
-        while self._wait_for_room():
-            try:
-                if delivery := self._queue.pull(self._patience_s()):
-                    if self._leaving.is_set():  # it was told to leave while it pulled
-                        try_release(delivery)
-                        return
-                    empty_since, self._waiting = None, False
-                    yield delivery
-                elif self._is_idle():
-                    empty_since = empty_since or time.monotonic()
-                    if time.monotonic() - empty_since >= self._settings.idle_timeout_s:
-                        return
-                else:
-                    empty_since = None
-            except QueueUnavailable as exc:
-                self._abort(exc)
-
-    def _patience_s(self) -> float:
-        """How long a pull may wait."""
-        return BUSY_PULL_S if self._under_way or not self._settings.idle_timeout_s else PULL_S
+        """What this run claims; a queue that cannot be had ends the run."""
+        try:
+            yield from self._claims
+        except QueueUnavailable as exc:
+            self._abort(exc)
+        self._why = self._why or self._claims.why
 
     def _wait_for_room(self) -> bool:
         """Wait until one more delivery may be claimed; False when this run claims no more."""
@@ -244,17 +229,9 @@ class Worker:
                 self._changed.wait(0.2)  # a signal handler sets the event without a notification
         return False
 
-    def _is_idle(self) -> bool:
-        """Nothing in hand, nothing that comes back soon."""
+    def _busy(self) -> bool:
         with self._changed:
-            if self._under_way:
-                return False
-        backlog = self._queue.backlog()
-        leased = backlog.leased if self._wait_for_others else 0
-        if (leased or backlog.delayed) and not self._waiting:
-            self._watch(Waiting(leased, backlog.delayed, backlog.next_ready_s))
-        self._waiting = bool(leased or backlog.delayed)
-        return not (backlog.ready or self._waiting)
+            return bool(self._under_way)
 
     def _begin(self, delivery: Delivery) -> None:
         mine = UnderWay(
