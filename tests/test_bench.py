@@ -108,3 +108,27 @@ def test_a_quick_run_leaves_the_real_docs_alone(tmp_path: Path) -> None:
 
     assert b"nightreel render" in run.stdout
     assert docs.read_bytes() == before
+
+
+@proc
+def test_a_short_soak_ends_every_job_once_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    docs = tmp_path / "benchmarks.md"
+    (tmp_path / "tmp").mkdir()
+
+    run = subprocess.run(
+        (sys.executable, str(BENCH / "soak.py"), "--quick", "--kill-every", "1", "--docs", str(docs)),
+        env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    (rows,) = tables(docs.read_text()).values()
+    outcome = {row[0]: row[1] for row in rows}
+    assert outcome["receipts"] == "80 (80 done)"
+    assert outcome["videos whose bytes are what the receipt says"] == "80"
+    assert not outcome["killed"].startswith("0")
+    assert outcome["messages left in the queue"] == outcome["dead letters"] == outcome["processes left"] == "0"
+    assert list((tmp_path / "tmp").iterdir()) == []

@@ -103,7 +103,10 @@ class Queue(Protocol):
         ...
 
     def pull(self, wait_s: float = 0.0) -> Delivery | None:
-        """Lease the next message: urgent ones first, then oldest first. None when nothing came within `wait_s`."""
+        """Lease the next message: urgent ones first, then oldest first. None when nothing came within `wait_s`.
+
+        Pub/Sub promises neither: old messages come first as a rule, and None does not prove that nothing waits.
+        """
         ...
 
     def backlog(self) -> Backlog:

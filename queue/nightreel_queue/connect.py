@@ -17,16 +17,29 @@ def open_queue(url: str) -> Queue:
     sqlite:///jobs.db      a file, relative to the current folder
     sqlite:////srv/jobs.db a file, by its absolute path
     ...?lease_s=60         with leases of 60 s instead of 15
+
+    pubsub://PROJECT/SUBSCRIPTION   Google Pub/Sub, with leases of 60 s unless ?lease_s= says otherwise
     """
     parts = urlsplit(url)
     if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
-        return SqliteQueue(Path(unquote(parts.path[1:])), lease_s=_lease_s(url, parts.query))
-    raise QueueUnavailable(f"cannot open queue {url!r}: write sqlite:///FILE")
+        return SqliteQueue(Path(unquote(parts.path[1:])), lease_s=_lease_s(url, parts.query, LEASE_S))
+    if parts.scheme == "pubsub":
+        return _open_pubsub(url, parts.query)
+    raise QueueUnavailable(f"cannot open queue {url!r}: write sqlite:///FILE or pubsub://PROJECT/SUBSCRIPTION")
 
 
-def _lease_s(url: str, query: str) -> float:
+def _open_pubsub(url: str, query: str) -> Queue:
+    try:  # here, because publishers to other queues have no Google in their environment
+        from . import pubsub_queue
+        from .pubsub import Address
+    except ImportError as exc:
+        raise QueueUnavailable(f"cannot open queue {url!r}: run: pip install 'nightreel[gcp]' ({exc})") from exc
+    return pubsub_queue.PubSubQueue(Address.of(url), lease_s=_lease_s(url, query, pubsub_queue.LEASE_S))
+
+
+def _lease_s(url: str, query: str, default_s: float) -> float:
     options = dict(parse_qsl(query, keep_blank_values=True))
-    text = options.pop("lease_s", str(LEASE_S))
+    text = options.pop("lease_s", str(default_s))
     with contextlib.suppress(ValueError):
         if not options and 1 <= float(text) <= 600:
             return float(text)
