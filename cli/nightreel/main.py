@@ -10,6 +10,7 @@ import typer
 from nightreel_queue.schema import job_schema, manifest_schema
 
 from .after import cancel, retry, status
+from .cloud import doctor, gcs, pubsub
 from .holding import hold, resume
 from .render import render
 from .submit import enqueue
@@ -32,8 +33,11 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-for verb in (render, enqueue, work, status, cancel, retry, hold, resume):
+for verb in (render, enqueue, work, status, cancel, retry, hold, resume, doctor):
     app.command()(verb)
+
+app.add_typer(pubsub, name="pubsub")
+app.add_typer(gcs, name="gcs")
 
 
 def main() -> None:

@@ -1,0 +1,31 @@
+"""doctor says what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from house import House
+
+DOCTOR = (sys.executable, "-m", "nightreel", "doctor")
+
+
+def test_a_sound_house_is_fine_however_often_it_is_asked(house: House) -> None:
+    for _ in range(2):
+        run = house.work(*DOCTOR)
+
+        assert run.code == 0, run.err
+        assert run.out.splitlines() == ["Python: fine", "queue: fine", "store: fine"]
+
+
+def test_everything_that_is_wrong_is_told_with_the_mend(house: House) -> None:
+    (house.folder / "file").write_text("in the way")
+
+    run = house.work(*DOCTOR, queue=f"sqlite:///{house.folder}", store=str(house.folder / "file"))
+
+    assert run.code == 3
+    python, queue, store = run.out.splitlines()
+    assert python == "Python: fine"
+    assert queue.startswith("queue: ")
+    assert "is a folder: name a file in it" in queue
+    assert str(Path(house.folder / "file")) in store
