@@ -112,6 +112,35 @@ class StoreContract:
         # And the source is left alone
         assert source.read_bytes() == content
 
+    @pytest.mark.parametrize("size_bytes", [1, 20_000_000])
+    def test_a_put_tells_that_bytes_go_over(self, store: Store, tmp_path: Path, size_bytes: int) -> None:
+        source = tmp_path / "source.bin"
+        source.write_bytes(bytes(size_bytes))
+        seen: list[Entry | None] = []
+
+        put = store.put("a", source, tick=lambda: seen.append(store.head("a")))
+
+        # Then it was told more often for more bytes, and never after the object had appeared
+        assert len(seen) > size_bytes // 10_000_000
+        assert set(map(type, seen)) == {type(None)}
+        assert store.head("a") == put
+
+    @pytest.mark.parametrize("size_bytes", [1, 20_000_000])
+    def test_a_put_that_is_broken_off_from_within_leaves_nothing(self, store: Store, size_bytes: int) -> None:
+        # Given somebody who learns, while bytes go over, that nobody wants them any more
+        calls = []
+
+        def leave() -> None:
+            calls.append(1)
+            if len(calls) > size_bytes // 10_000_000:
+                raise RuntimeError("lease lost")
+
+        with pytest.raises(RuntimeError, match="lease lost"):
+            store.put("a", bytes(size_bytes), tick=leave)
+
+        assert list(store.list()) == []
+        store.put("a", b"x")
+
     def test_a_source_that_is_not_there_leaves_nothing_behind(self, store: Store, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             store.put("a", tmp_path / "missing")

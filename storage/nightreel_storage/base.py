@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -45,10 +45,13 @@ class Store(Protocol):
         generation: int = ABSENT,
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
+        tick: Callable[[], None] = lambda: None,
     ) -> Entry:
         """Write an object if it still is at `generation` (ABSENT: if there is none), and return its new entry.
 
         Raises Conflict when it is not, StoreFull when there is no room. When it returns, the object is durable.
+        `tick` is called while bytes go over, never after the object has appeared; what it raises ends the put (no
+        OSError, which would pass for trouble of the store's).
         """
         ...
 

@@ -24,7 +24,7 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -61,6 +61,7 @@ class FolderStore:
         generation: int = ABSENT,
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
+        tick: Callable[[], None] = lambda: None,
     ) -> Entry:
         """As in the contract. Raises BadName, too, where a file and a folder would have to bear the same name."""
         self._check(name)
@@ -70,7 +71,7 @@ class FolderStore:
             self._expect(name, generation)  # most conflicts show before anything is copied
             staged = self._staged / uuid.uuid4().hex
             try:
-                found, sha256 = write_new(staged, chunks(content))
+                found, sha256 = write_new(staged, _ticking(chunks(content), tick))
                 sync_folder(self._staged)
                 with self._locked():
                     sidecar = Sidecar(
@@ -334,6 +335,12 @@ class FolderStore:
                 yield
             finally:
                 self._holder.has_it = False
+
+
+def _ticking(source: Iterator[bytes], tick: Callable[[], None]) -> Iterator[bytes]:
+    for chunk in source:
+        tick()
+        yield chunk
 
 
 def _is_reserved(name: str) -> bool:
