@@ -46,6 +46,11 @@ def test_the_default_queue_lies_in_the_store_whatever_that_is_called(
     assert (tmp_path / store / ".nightreel/queue.db").is_file()
 
 
+def test_a_bucket_has_no_default_queue() -> None:
+    with pytest.raises(QueueUnavailable, match="name a queue too"):
+        _ = Settings(store="gs://bucket/films").queue_url
+
+
 @pytest.mark.parametrize(
     "url", ["jobs.db", "sqlite://jobs.db", "sqlite:///", "redis:///x", "sqlite:///x?lease_s=0", "sqlite:///x?leese_s=9"]
 )

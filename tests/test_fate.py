@@ -21,7 +21,7 @@ from nightreel_pipelines.errors import (
 )
 from nightreel_queue.errors import InvalidJob, LeaseLost, Problem, QueueError, QueueUnavailable
 from nightreel_storage.batches import IdTaken
-from nightreel_storage.errors import BadName, Conflict, NotFound, StoreError, StoreFull, StoreUnavailable
+from nightreel_storage.errors import BadName, Conflict, Damaged, NotFound, StoreError, StoreFull, StoreUnavailable
 from nightreel_storage.receipts import AlreadyEnded, Receipt, utc_now
 from nightreel_worker.errors import ChildDied, GaveUp, NameTaken, Preempted, RendererUnavailable, WorkerError
 from nightreel_worker.fate import Fate, ends_run, fate_of
@@ -44,6 +44,7 @@ FATES = [
     (IdTaken("other content"), Fate.RETRY),
     (BadName("leads through a link"), Fate.REJECT),
     (StoreError("b/film.json cannot be read"), Fate.REJECT),
+    (Damaged("b/film.json does not fit its checksum"), Fate.REJECT),
     # pipelines
     (Unrenderable("too long a prompt"), Fate.FAIL),
     (Cancelled(), Fate.ENDED),

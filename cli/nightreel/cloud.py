@@ -45,6 +45,7 @@ def gcs_setup(
     location: Annotated[
         str, typer.Option("--location", help="Where a bucket that is missing is made.")
     ] = "us-central1",
+    project: Annotated[str | None, typer.Option("--project", help="Whose a bucket that is missing becomes.")] = None,
 ) -> None:
     """Make a store's bucket with its lifecycle rules, or add these to a bucket that is there; twice does nothing."""
     with errors_in_one_line():
@@ -52,7 +53,7 @@ def gcs_setup(
             from nightreel_storage.gcs_setup import setup_bucket
         except ImportError as exc:
             raise StoreUnavailable("Cloud Storage needs Google's client: pip install 'nightreel[gcp]'") from exc
-        setup_bucket(address, location)
+        setup_bucket(address, location, project=project)
     print(f"{address}: ready")
 
 

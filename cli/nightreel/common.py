@@ -24,8 +24,10 @@ EXIT_UNAVAILABLE = 3  # queue, store or renderer could not be had
 
 OTHER_VARIABLES = {"NIGHTREEL_ALLOW_CUDA"}  # of scripts/install
 
-QueueFlag = Annotated[str | None, typer.Option("--queue", help="Queue's address, such as sqlite:///jobs.db.")]
-StoreFlag = Annotated[str | None, typer.Option("--store", help="Folder that results go to.")]
+QueueFlag = Annotated[
+    str | None, typer.Option("--queue", help="Queue's address: sqlite:///FILE or pubsub://PROJECT/SUBSCRIPTION.")
+]
+StoreFlag = Annotated[str | None, typer.Option("--store", help="Where results go: a folder, or gs://BUCKET/PREFIX.")]
 ModelFlag = Annotated[str | None, typer.Option("--model", help="Model of jobs that name none.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

@@ -60,11 +60,14 @@ class Store(Protocol):
         ...
 
     def get(self, name: str) -> tuple[bytes, Entry]:
-        """The object's content and the entry that belongs to exactly this content. Raises NotFound."""
+        """The object's content and the entry that belongs to exactly this content.
+
+        Raises NotFound, and Damaged where the store checks what it reads.
+        """
         ...
 
     def fetch(self, name: str, path: Path) -> Entry:
-        """Copy the object's content to a new local file. Raises NotFound."""
+        """Copy the object's content to a new local file. Raises as `get` does, and leaves no file then."""
         ...
 
     def list(self, prefix: str = "") -> Iterator[Entry]:

@@ -3,6 +3,7 @@
 StoreError
 ├── NotFound            no object of that name
 ├── Conflict            the object is not at the generation that the writer expected
+├── Damaged             the object's content is not what was put
 ├── BadName             the name could leave the store, or means different things in different stores
 └── StoreUnavailable    the store cannot be read or written at all
     └── StoreFull       no room is left
@@ -21,6 +22,10 @@ class NotFound(StoreError):
 
 class Conflict(StoreError):
     """Raised when a put expected another generation than the store has: somebody else was first."""
+
+
+class Damaged(StoreError):
+    """Raised when a store that checks what it reads finds that an object's content is not what was put."""
 
 
 class BadName(StoreError):

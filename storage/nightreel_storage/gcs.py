@@ -196,7 +196,7 @@ class GcsStore:
                 except NotFound:
                     continue
                 if checked.crc32c != blob.crc32c:
-                    raise errors.StoreError(
+                    raise errors.Damaged(
                         f"the content of {name} in {self._at} does not fit its checksum: read it again; if it stays so,"
                         " delete the object"
                     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .base import ABSENT, Store
-from .errors import Conflict, NotFound
+from .errors import Conflict, Damaged, NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Keyframes:
         """Copy a keyframe to `path`; None when the store has none, or one whose content is damaged."""
         try:
             entry = self._store.fetch(_name(fingerprint), path)
-        except NotFound:
+        except (NotFound, Damaged):
             return None
         if entry.sha256 != hashlib.sha256(path.read_bytes()).hexdigest():
             path.unlink()
@@ -47,10 +47,20 @@ class Keyframes:
         try:
             self._write(fingerprint, data, attempt, ABSENT)
         except Conflict:
-            content, entry = self._store.get(_name(fingerprint))
-            if entry.sha256 != hashlib.sha256(content).hexdigest():
+            if (damaged := self._damaged(fingerprint)) is not None:
                 with contextlib.suppress(Conflict):  # somebody else mended it first
-                    self._write(fingerprint, data, attempt, entry.generation)
+                    self._write(fingerprint, data, attempt, damaged)
+
+    def _damaged(self, fingerprint: str) -> int | None:
+        """The generation of a keyframe that must be mended; None for one that is whole."""
+        found = self._store.head(_name(fingerprint))
+        try:
+            content, entry = self._store.get(_name(fingerprint))
+        except Damaged:
+            return found.generation if found else ABSENT
+        except NotFound:
+            return ABSENT
+        return None if entry.sha256 == hashlib.sha256(content).hexdigest() else entry.generation
 
     def _write(self, fingerprint: str, data: bytes, attempt: str, generation: int) -> None:
         self._store.put(

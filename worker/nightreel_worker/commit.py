@@ -57,10 +57,10 @@ class Committer:
         decoded = _check(film.video, work.plan, poster, tick)
         made = _made(work, film, verify_s=time.monotonic() - began)
         may_commit()
-        video = self._put(work.request, ".mp4", film.video, "video/mp4", decoded)
+        video = self._put(work.request, ".mp4", film.video, "video/mp4", tick, decoded)
         if video.adopted:
             return self.adopt(work.request, work.spec, work.scratch, author, tick=tick, made=made)
-        outputs = (video, self._put(work.request, ".jpg", poster, "image/jpeg"))
+        outputs = (video, self._put(work.request, ".jpg", poster, "image/jpeg", tick))
         may_commit()
         return self._end(work.request, "done", author, outputs=outputs, video=_video(decoded), made=made)
 
@@ -88,7 +88,7 @@ class Committer:
             decoded = _check(local, plan(request.job, spec, _NOBODY), poster, tick)
         except BadVideo as exc:
             raise NameTaken(f"{entry.name} is there, but is not this job's video ({exc}): move it away, retry") from exc
-        outputs = (_output_file(entry, adopted=True), self._put(request, ".jpg", poster, "image/jpeg"))
+        outputs = (_output_file(entry, adopted=True), self._put(request, ".jpg", poster, "image/jpeg", tick))
         return self._end(request, "done", author, outputs=outputs, video=_video(decoded), made=made)
 
     def fail(self, request: Request, reason: str, author: Author) -> Receipt:
@@ -128,16 +128,22 @@ class Committer:
         return self._receipts.commit(receipt, request.over)
 
     def _put(
-        self, request: Request, suffix: str, path: Path, content_type: str, decoded: Decoded | None = None
+        self,
+        request: Request,
+        suffix: str,
+        path: Path,
+        content_type: str,
+        tick: Callable[[], None],
+        decoded: Decoded | None = None,
     ) -> OutputFile:
         name = _output(request, suffix)
         metadata = {"fingerprint": request.job.fingerprint} | ({"digest": decoded.digest} if decoded else {})
         try:
-            return _output_file(self._store.put(name, path, content_type=content_type, metadata=metadata))
+            return _output_file(self._store.put(name, path, content_type=content_type, metadata=metadata, tick=tick))
         except Conflict:
             entry = self._store.head(name)
             if entry is None:  # removed by hand between the two calls: now it can be put
-                return self._put(request, suffix, path, content_type, decoded)
+                return self._put(request, suffix, path, content_type, tick, decoded)
             _check_owner(request, entry)
             return _output_file(entry, adopted=True)
 

@@ -9,6 +9,8 @@ from urllib.parse import quote
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from nightreel_queue.errors import QueueUnavailable
+
 
 class Settings(BaseSettings):
     """Built once, at the command line, and passed down. Flags of a command win over the environment."""
@@ -16,7 +18,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="NIGHTREEL_", frozen=True, extra="forbid", env_ignore_empty=True)
 
     queue: str = Field("", description="queue's address; empty: an SQLite file inside the store, .nightreel/queue.db")
-    store: str = Field("out", description="where results go: a folder")
+    store: str = Field("out", description="where results go: a folder, or gs://BUCKET/PREFIX")
     model: str = Field("pocket", description="the model of jobs that name none; its weights must be there")
     models: Path | None = Field(
         None, description="a TOML file of your own models, in the form of the built-in models.toml"
@@ -42,5 +44,7 @@ class Settings(BaseSettings):
 
     @property
     def queue_url(self) -> str:
-        """The queue's address with its default filled in."""
+        """The queue's address with its default filled in. Raises QueueUnavailable when there is none."""
+        if not self.queue and "://" in self.store:
+            raise QueueUnavailable(f"{self.store} is a bucket: name a queue too, --queue pubsub://PROJECT/SUBSCRIPTION")
         return self.queue or f"sqlite:///{quote(self.store)}/.nightreel/queue.db"
