@@ -1,6 +1,7 @@
 """Many jobs, several workers, and a kill -9 every few seconds: does every job end once, and is nothing left behind?
 
     python bench/soak.py --jobs 2000 --workers 4 --kill-every 4
+    python bench/soak.py --queue pubsub://demo/soak --store gs://soak/1   # with both emulators running
 
 Jobs are tiny and their keyframes drawn (model testcard), so that what is exercised is the machinery: leases, attempts,
 stages, the commit. The victim of each kill is a worker, its renderer or an ffmpeg, chosen at random from a seed.
@@ -36,7 +37,7 @@ from nightreel_storage.receipts import Receipts
 
 BATCH = "soak"
 LEASE_S = 5.0
-LOOK_EVERY_S = 0.2
+LOOK_EVERY_S = 2.0  # at what has ended; counting is work for the store, too
 GIVE_UP_AFTER_S = 3600.0
 MAX_ATTEMPTS = "50"  # kills are the weather here: no job is to be given up for them
 KINDS = {"nightreel work": "worker", "nightreel_worker.child": "renderer", "ffmpeg": "ffmpeg"}
@@ -47,18 +48,11 @@ class Soak:
     """One run: its folder, its workers, what was killed."""
 
     folder: Path
-    seed: int
+    queue_url: str
+    store_url: str
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     started: int = 0
     kills: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def queue_url(self) -> str:
-        return f"sqlite:///{self.folder}/queue.db?lease_s={LEASE_S:g}"
-
-    @property
-    def store_url(self) -> str:
-        return str(self.folder / "out")
 
     def start_worker(self) -> None:
         environment = os.environ | {
@@ -70,9 +64,10 @@ class Soak:
             "NIGHTREEL_MAX_ATTEMPTS": MAX_ATTEMPTS,
             "NIGHTREEL_RETRY_DELAY_S": "0.1",
             "NIGHTREEL_LOG_LEVEL": "error",
+            "NIGHTREEL_IDLE_TIMEOUT_S": "3600",
         }
         with (self.folder / "workers.log").open("ab") as log:
-            command = (*NIGHTREEL, "work", "--wait-for-others")
+            command = (*NIGHTREEL, "work")
             self.workers.append(subprocess.Popen(command, env=environment, cwd=self.folder, stdout=log, stderr=log))
         self.started += 1
 
@@ -107,10 +102,12 @@ class Soak:
 def main() -> None:
     asked = _asked()
     with tempfile.TemporaryDirectory() as folder:
-        soak = Soak(Path(folder).resolve(), asked.seed)
+        home = Path(folder).resolve()
+        soak = Soak(home, asked.queue or f"sqlite:///{home}/queue.db", asked.store or str(home / "out"))
+        soak.queue_url += f"?lease_s={LEASE_S:g}"
         queue, store = open_queue(soak.queue_url), open_store(soak.store_url)
         queue.publish([Message.of(_job(number)) for number in range(asked.jobs)])
-        seconds = _run(soak, queue, asked)
+        seconds = _run(soak, store, asked)
         tables = [_outcome(soak, queue, store, asked, seconds)]
         queue.close()
     publish("soak", tables, asked)
@@ -121,6 +118,8 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, help="how many (default: 2000; quick: 80)")
     parser.add_argument("--workers", type=int, help="how many at once (default: 4; quick: 2)")
     parser.add_argument("--kill-every", type=float, default=4.0, help="seconds between two kills")
+    parser.add_argument("--queue", help="address of an empty queue (default: a new SQLite file)")
+    parser.add_argument("--store", help="address of an empty store (default: a new folder)")
     parser.add_argument("--seed", type=int, default=1, help="chooses the victims")
     asked = parser.parse_args()
     asked.jobs = asked.jobs or (80 if asked.quick else 2000)
@@ -138,21 +137,35 @@ def _job(number: int) -> Job:
     return job.resolved(model="testcard", batch=BATCH)
 
 
-def _run(soak: Soak, queue: Queue, asked: argparse.Namespace) -> float:
-    """Kill until the queue is empty, then let the last workers leave. Returns seconds."""
-    chance = random.Random(soak.seed)
-    began = killed_at = time.monotonic()
-    while queue.backlog().total:
+def _run(soak: Soak, store: Store, asked: argparse.Namespace) -> float:
+    """Kill until every job has a receipt, then ask the workers to leave. Returns seconds."""
+    chance = random.Random(asked.seed)
+    began = killed_at = looked_at = time.monotonic()
+    ended = 0
+    while ended < asked.jobs:
         soak.keep_workers(asked.workers)
         if time.monotonic() - killed_at >= asked.kill_every:
             killed_at = time.monotonic()
             soak.kill_somebody(chance)
+        if time.monotonic() - looked_at >= LOOK_EVERY_S:
+            ended = sum(entry.name.endswith(".json") for entry in store.list(f"{BATCH}/"))
+            looked_at = time.monotonic()
         if time.monotonic() - began > GIVE_UP_AFTER_S:
-            raise SystemExit("the queue did not get empty")
-        time.sleep(LOOK_EVERY_S)
+            raise SystemExit(f"{asked.jobs - ended} jobs did not end")
+        time.sleep(0.1)
+    seconds = time.monotonic() - began
+    _settle(soak)
+    return seconds
+
+
+def _settle(soak: Soak) -> None:
+    """Let one more worker ack what killed ones had committed, then see everybody off."""
+    soak.keep_workers(1)
+    time.sleep(2 * LEASE_S)
+    for worker in soak.workers:
+        worker.terminate()
     for worker in soak.workers:
         worker.wait()
-    return time.monotonic() - began
 
 
 def _outcome(soak: Soak, queue: Queue, store: Store, asked: argparse.Namespace, seconds: float) -> Table:
@@ -170,8 +183,7 @@ def _outcome(soak: Soak, queue: Queue, store: Store, asked: argparse.Namespace, 
         ("killed", f"{sum(soak.kills.values())}: {kills}"),
         ("workers started", str(soak.started)),
         ("attempts", ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))),
-        ("messages left in the queue", str(queue.backlog().total)),
-        ("dead letters", str(queue.backlog().dead)),
+        ("messages left in the queue", str(_left_in(queue))),
         ("processes left", str(sum(1 for _ in soak.processes()))),
         ("scratch folders left", str(_scratch_left(soak))),
         ("jobs a second", f"{asked.jobs / seconds:.1f}"),
@@ -179,6 +191,16 @@ def _outcome(soak: Soak, queue: Queue, store: Store, asked: argparse.Namespace, 
     note = "A scratch folder is left when the very last worker was killed; the next worker on the machine removes it."
     return Table(f"{asked.jobs} jobs, {asked.workers} workers, a kill every {asked.kill_every:g} s", ("what", "count"),
                  rows, (note,))  # fmt: skip
+
+
+def _left_in(queue: Queue) -> int:
+    """Messages that can still be pulled; each is put back."""
+    deliveries = []
+    while delivery := queue.pull(1.0):
+        deliveries.append(delivery)
+    for delivery in deliveries:
+        delivery.release()
+    return len(deliveries)
 
 
 def _is_true(store: Store, name: str, sha256: str) -> bool:
