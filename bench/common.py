@@ -113,7 +113,7 @@ def _command(asked: argparse.Namespace) -> str:
     flags = [
         (flag, value) for flag, value in sorted(vars(asked).items()) if flag != "docs" and value not in (None, False)
     ]
-    said = [f"--{flag}" if value is True else f"--{flag} {value}" for flag, value in flags]
+    said = [f"--{flag.replace('_', '-')}" + ("" if value is True else f" {value}") for flag, value in flags]
     return " ".join((f"python bench/{Path(sys.argv[0]).name}", *said))
 
 
