@@ -37,7 +37,7 @@ TO_JPEG = "scale=out_range=pc:out_color_matrix=bt601:flags=accurate_rnd+full_chr
 def ffmpeg() -> str:
     """Path of the ffmpeg that imageio-ffmpeg brought, or that IMAGEIO_FFMPEG_EXE names. Raises EncoderFailed."""
     try:
-        from imageio_ffmpeg import get_ffmpeg_exe  # type: ignore[import-untyped]
+        from imageio_ffmpeg import get_ffmpeg_exe  # type: ignore[import-untyped]  # has no types
 
         return str(get_ffmpeg_exe())
     except (ImportError, RuntimeError) as exc:
@@ -60,7 +60,7 @@ class Encoder:
         same = ("-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact")
         mp4 = ("-movflags", "+faststart", "-f", "mp4", f"file:{video}")
         command = (ffmpeg(), *QUIET, "-y", *raw, "-an", "-vf", TO_BT709, *x264, *same, *mp4)
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  a file never fills up, as a pipe that nobody reads would
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by finish and abort; a file never fills up, as a pipe that nobody reads would
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._said)
         assert self._process.stdin is not None
         self._stdin = self._process.stdin

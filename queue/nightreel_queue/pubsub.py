@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
-import grpc  # type: ignore[import-untyped]
+import grpc  # type: ignore[import-untyped]  # has no types
 from google.api_core import exceptions, gapic_v1
 from google.auth.exceptions import DefaultCredentialsError
 from google.pubsub_v1 import (
@@ -135,7 +135,7 @@ class Clients:
         # Not SubscriberClient.pull: that one warns of return_immediately at every call, and a warning cannot be kept
         # from one thread only. The flag is deprecated for its throughput; we want one message, and an open pull for
         # urgent ones would keep the others waiting.
-        self._pull: Callable[..., Any] = gapic_v1.method.wrap_method(transport.pull)  # type: ignore[no-untyped-call]
+        self._pull: Callable[..., Any] = gapic_v1.method.wrap_method(transport.pull)  # type: ignore[no-untyped-call]  # google-api-core is untyped
 
     def __enter__(self) -> Self:
         return self
@@ -195,7 +195,8 @@ class Clients:
         self.call(PUBLISH, topic, self.publisher.publish, request, retry_s=retry_s)
 
     def _pull_once(self, wait_s: float, request: PullRequest, *, retry: None, timeout: float) -> PullResponse:
-        route = gapic_v1.routing_header.to_grpc_metadata({"subscription": request.subscription})  # type: ignore[no-untyped-call]
+        header = {"subscription": request.subscription}
+        route = gapic_v1.routing_header.to_grpc_metadata(header)  # type: ignore[no-untyped-call]  # as above
         try:
             answer = self._pull(request, retry=retry, timeout=wait_s or timeout, metadata=[route])
         except exceptions.DeadlineExceeded:

@@ -175,7 +175,7 @@ class FolderStore:
             staged.unlink()
             return False
         make_folders(data.parent)
-        os.replace(staged, data)  # noqa: PTH105
+        os.replace(staged, data)  # noqa: PTH105 - as above
         sync_folder(data.parent)
         return True
 
