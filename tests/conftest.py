@@ -7,20 +7,21 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("house", "queue_contract", "store_contract")
+pytest.register_assert_rewrite("house", "places", "queue_contract", "store_contract")
 
 import pubsub_emulator
 from fake_gcs import NEEDED, FakeGcs, find_binary, running
 from house import House  # after the line that makes its assertions tell what they saw
+from places import Places
 
 
 @pytest.fixture
 def make_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
-    """Make a house for real workers; options go to its model."""
+    """Make a house for real workers, on one machine unless it says where; options go to its model."""
     houses = []
 
-    def make(**options: str) -> House:
-        houses.append(House(tmp_path, **options))
+    def make(places: Places | None = None, **options: str) -> House:
+        houses.append(House(tmp_path, places, **options))
         return houses[-1]
 
     yield make
@@ -52,3 +53,19 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pubsub_emulat
         pytest.skip(str(exc))
     yield emulator
     emulator.stop()
+
+
+@pytest.fixture
+def cloud(
+    emulator: pubsub_emulator.Emulator, gcs_server: FakeGcs, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], Places]:
+    """Makes a queue and a bucket of its own on the emulators; this process finds them too."""
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", emulator.host)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server.url)
+    return lambda: Places.in_the_cloud(emulator, gcs_server)
+
+
+@pytest.fixture(params=["one machine", "cloud"])
+def any_house(request: pytest.FixtureRequest, make_house: Callable[..., House]) -> House:
+    """A house on each pair of queue and store."""
+    return make_house(request.getfixturevalue("cloud")() if request.param == "cloud" else None)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from places import Places
+
 from nightreel_queue.base import Message
+from nightreel_queue.connect import open_queue
 from nightreel_queue.job import Job
-from nightreel_queue.sqlite import SqliteQueue
 from nightreel_storage.attempts import Attempt, Attempts
 from nightreel_storage.batches import Asked, Batch, Batches
-from nightreel_storage.folder import FolderStore
+from nightreel_storage.connect import open_store
 from nightreel_storage.receipts import Receipt, Receipts, utc_now
 
 PATIENCE_S = 60.0  # that a test waits for something that should be there within a second or two
-LEASE_S = 4.0  # so that the jobs of a killed worker come back soon
 WORK = (sys.executable, "-m", "nightreel", "work")
 HERE = Path(__file__).parent
 
@@ -32,28 +35,32 @@ class House:
 
     batch = "b"
 
-    def __init__(self, folder: Path, **options: str) -> None:
+    def __init__(self, folder: Path, places: Places | None = None, **options: str) -> None:
         self.folder = folder
         self.scratch = folder / "scratch"
+        self.places = places or Places.on_one_machine(folder)
         self._started: list[subprocess.Popen[str]] = []
-        self.queue_path = folder / "queue.db"
         lines = "".join(f'{name} = "{value}"\n' for name, value in ({"folder": str(folder)} | options).items())
         (folder / "models.toml").write_text(
             f'[faulty]\nsource = "faulty_source:FaultySource"\nmegapixels = 0.004\n[faulty.options]\n{lines}'
         )
-        self.store = FolderStore(folder / "out")
-        self.queue = SqliteQueue(self.queue_path, lease_s=LEASE_S)
-        self.environment = os.environ | {
-            "NIGHTREEL_QUEUE": f"sqlite:///{self.queue_path}?lease_s={LEASE_S}",
-            "NIGHTREEL_STORE": str(folder / "out"),
-            "NIGHTREEL_MODELS": str(folder / "models.toml"),
-            "NIGHTREEL_MODEL": "faulty",
-            "NIGHTREEL_SCRATCH": str(self.scratch),
-            "NIGHTREEL_X264_PRESET": "ultrafast",
-            "NIGHTREEL_RETRY_DELAY_S": "0.1",
-            "NIGHTREEL_CANCEL_CHECK_S": "0.2",
-            "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        }
+        self.store = open_store(self.places.store_url)
+        self.queue = open_queue(self.places.queue_url)
+        self.environment = (
+            os.environ
+            | self.places.environment
+            | {
+                "NIGHTREEL_QUEUE": self.places.queue_url,
+                "NIGHTREEL_STORE": self.places.store_url,
+                "NIGHTREEL_MODELS": str(folder / "models.toml"),
+                "NIGHTREEL_MODEL": "faulty",
+                "NIGHTREEL_SCRATCH": str(self.scratch),
+                "NIGHTREEL_X264_PRESET": "ultrafast",
+                "NIGHTREEL_RETRY_DELAY_S": "0.1",
+                "NIGHTREEL_CANCEL_CHECK_S": "0.2",
+                "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            }
+        )
 
     # work to do
 
@@ -92,7 +99,7 @@ class House:
 
     def work_all(self, **settings: str) -> Run:
         """Let one worker run until everything has ended, also what killed workers held."""
-        return self.work(*WORK, "--wait-for-others", **settings)
+        return self.work(*WORK, *self.places.stays, **(self.places.patient | settings))
 
     def work(self, *command: str, **settings: str) -> Run:
         """Let one worker run to its end."""
@@ -121,8 +128,40 @@ class House:
         """Live processes of this house: workers, renderers, ffmpegs; `name` is part of the command line."""
         return [pid for pid, line in processes() if name in line and works_in(pid) == self.folder]
 
+    def dead_letters(self) -> list[str]:
+        """Reasons of the dead letters since the last call."""
+        return self.places.dead_letters(self.queue)
+
     def leftovers(self) -> list[Path]:
         return [path for path in self.scratch.glob("*") if path.is_dir()] if self.scratch.exists() else []
+
+
+def verdict(house: House, *names: str, failed: Sequence[str] = (), again: Mapping[str, int] | None = None) -> None:
+    """What must hold after every fault, when all workers have left: asserts all of it.
+
+    `names` are all jobs that were asked for; those in `failed` had to fail. `again` counts, by prompt, keyframes that
+    may have been rendered once more: those that were lost before they were stored.
+    """
+    for name in names:
+        receipt = house.receipt(name)
+        assert receipt.state == ("failed" if name in failed else "done"), (name, receipt.reason)
+        for output in receipt.outputs:
+            content, entry = house.store.get(output.name)
+            assert hashlib.sha256(content).hexdigest() == output.sha256 == entry.sha256, output.name
+    # nothing but what receipts speak of
+    objects = {entry.name for entry in house.store.list(f"{house.batch}/")}
+    told = {output.name for name in names for output in house.receipt(name).outputs}
+    assert objects == told | {f"{house.batch}/{name}.json" for name in names}
+    # what failed lies among the dead letters, with its reason
+    letters = house.dead_letters()
+    assert sorted(set(letters)) == sorted({house.receipt(name).reason for name in failed}), letters
+    # no finished keyframe was paid for again
+    paid_again = Counter(house.rendered()) - Counter(set(house.rendered()))
+    assert not paid_again - Counter(again or {}), paid_again
+    # nothing is left behind
+    assert house.places.is_empty(house.queue)
+    assert house.processes() == []
+    assert house.leftovers() == []
 
 
 class Run:
