@@ -61,8 +61,8 @@ def painter(spec: ModelSpec) -> Painter:
 
 def render(job: Job, spec: ModelSpec, paint: Painter, video: Path) -> None:
     """One video: its pictures, then its film."""
-    layout = plan(job, spec, Description("", "", "", "cpu"))
-    pictures = [paint(shot.recipe) for shot in layout.shots]
+    layout = plan(job, spec, Description("", "", "", "cpu"), {})
+    pictures = [paint(shot.keyframe) for shot in layout.shots if isinstance(shot.keyframe, Recipe)]
     with Encoder(
         video,
         width=layout.width,

@@ -21,11 +21,15 @@ BLOCK_PX = 8  # side of the coloured squares, which give the encoder something t
 
 
 class SleepingGpu:
-    """Options: seconds_to_load, seconds_per_keyframe."""
+    """Options: seconds_to_load, seconds_per_keyframe; log: a file that gets a line a keyframe, when it began and ended.
+
+    Times in the log are seconds since the epoch; what lies between an end and the next beginning is time without work.
+    """
 
     def __init__(self, spec: ModelSpec, weights_root: Path | None) -> None:
         self._load_s = float(spec.options["seconds_to_load"])
         self._keyframe_s = float(spec.options["seconds_per_keyframe"])
+        self._log = str(spec.options.get("log", ""))
 
     def describe(self) -> Description:
         return Description("sleeper/1", "", "", "cpu")
@@ -35,10 +39,17 @@ class SleepingGpu:
 
     def keyframes(self, recipes: Sequence[Recipe], tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
         for recipe in recipes:
+            began = time.time()
             for _ in range(STEPS):
                 time.sleep(self._keyframe_s / STEPS)
                 tick()
+            self._note(began, time.time())
             yield recipe, mosaic(recipe)
+
+    def _note(self, began: float, ended: float) -> None:
+        if self._log:
+            with Path(self._log).open("a", encoding="utf-8") as file:
+                file.write(f"{began:.6f} {ended:.6f}\n")
 
 
 def mosaic(recipe: Recipe) -> Picture:

@@ -1,7 +1,8 @@
 """Many jobs, several workers, and a kill -9 every few seconds: does every job end once, and is nothing left behind?
 
     python bench/soak.py --jobs 2000 --workers 4 --kill-every 4
-    python bench/soak.py --queue pubsub://demo/soak --store gs://soak/1   # with both emulators running
+    python bench/soak.py --emulators     # on Google's Pub/Sub emulator and a fake-gcs-server, which it starts itself
+    python bench/soak.py --queue pubsub://demo/soak --store gs://soak/1   # on what is there
 
 Jobs are tiny and their keyframes drawn (model testcard), so that what is exercised is the machinery: leases, attempts,
 stages, the commit. The victim of each kill is a worker, its renderer or an ffmpeg, chosen at random from a seed.
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common import Table, arguments, publish
+from emulators import dead_letters, emulators, in_the_cloud, on_this_machine
 from workload import NIGHTREEL
 
 from nightreel_queue.base import Message, Queue
@@ -37,6 +39,7 @@ from nightreel_storage.receipts import Receipts
 
 BATCH = "soak"
 LEASE_S = 5.0
+SUBSCRIPTION_LEASE_S = 60.0  # after which Pub/Sub gives again what a worker was sent in the moment of its death
 LOOK_EVERY_S = 2.0  # at what has ended; counting is work for the store, too
 GIVE_UP_AFTER_S = 3600.0
 MAX_ATTEMPTS = "50"  # kills are the weather here: no job is to be given up for them
@@ -103,14 +106,19 @@ def main() -> None:
     asked = _asked()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder).resolve()
-        soak = Soak(home, asked.queue or f"sqlite:///{home}/queue.db", asked.store or str(home / "out"))
-        soak.queue_url += f"?lease_s={LEASE_S:g}"
-        queue, store = open_queue(soak.queue_url), open_store(soak.store_url)
-        queue.publish([Message.of(_job(number)) for number in range(asked.jobs)])
+        with emulators(home) if asked.emulators else contextlib.nullcontext():
+            table = _soak(home, asked)
+    publish("soak-emulators" if asked.emulators else "soak", [table], asked)
+
+
+def _soak(home: Path, asked: argparse.Namespace) -> Table:
+    place = in_the_cloud() if asked.emulators else on_this_machine(home)
+    soak = Soak(home, f"{asked.queue or place.queue_url}?lease_s={LEASE_S:g}", asked.store or place.store_url)
+    queue, store = open_queue(soak.queue_url), open_store(soak.store_url)
+    with contextlib.closing(queue):
+        queue.publish([Message.of(tiny_job(number)) for number in range(asked.jobs)])
         seconds = _run(soak, store, asked)
-        tables = [_outcome(soak, queue, store, asked, seconds)]
-        queue.close()
-    publish("soak", tables, asked)
+        return _outcome(soak, queue, store, asked, seconds)
 
 
 def _asked() -> argparse.Namespace:
@@ -118,6 +126,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, help="how many (default: 2000; quick: 80)")
     parser.add_argument("--workers", type=int, help="how many at once (default: 4; quick: 2)")
     parser.add_argument("--kill-every", type=float, default=4.0, help="seconds between two kills")
+    parser.add_argument("--emulators", action="store_true", help="on both Google emulators, started for this")
     parser.add_argument("--queue", help="address of an empty queue (default: a new SQLite file)")
     parser.add_argument("--store", help="address of an empty store (default: a new folder)")
     parser.add_argument("--seed", type=int, default=1, help="chooses the victims")
@@ -127,7 +136,8 @@ def _asked() -> argparse.Namespace:
     return asked
 
 
-def _job(number: int) -> Job:
+def tiny_job(number: int) -> Job:
+    """A job of half a second at 64x64 that no model is needed for, with a picture of its own."""
     job = Job(
         id=f"job{number:05}",
         output=Output(width=64, height=64, fps=8),
@@ -154,14 +164,15 @@ def _run(soak: Soak, store: Store, asked: argparse.Namespace) -> float:
             raise SystemExit(f"{asked.jobs - ended} jobs did not end")
         time.sleep(0.1)
     seconds = time.monotonic() - began
-    _settle(soak)
+    _settle(soak, asked.quick)
     return seconds
 
 
-def _settle(soak: Soak) -> None:
+def _settle(soak: Soak, quick: bool) -> None:
     """Let one more worker ack what killed ones had committed, then see everybody off."""
     soak.keep_workers(1)
-    time.sleep(2 * LEASE_S)
+    lost_s = SUBSCRIPTION_LEASE_S if soak.queue_url.startswith("pubsub:") and not quick else 0.0
+    time.sleep(2 * LEASE_S + lost_s)
     for worker in soak.workers:
         worker.terminate()
     for worker in soak.workers:
@@ -184,6 +195,7 @@ def _outcome(soak: Soak, queue: Queue, store: Store, asked: argparse.Namespace, 
         ("workers started", str(soak.started)),
         ("attempts", ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))),
         ("messages left in the queue", str(_left_in(queue))),
+        ("dead letters", str(_dead(soak.queue_url, queue))),
         ("processes left", str(sum(1 for _ in soak.processes()))),
         ("scratch folders left", str(_scratch_left(soak))),
         ("jobs a second", f"{asked.jobs / seconds:.1f}"),
@@ -201,6 +213,10 @@ def _left_in(queue: Queue) -> int:
     for delivery in deliveries:
         delivery.release()
     return len(deliveries)
+
+
+def _dead(queue_url: str, queue: Queue) -> int:
+    return dead_letters(queue_url) if queue_url.startswith("pubsub:") else queue.backlog().dead
 
 
 def _is_true(store: Store, name: str, sha256: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ pytest.register_assert_rewrite("house", "places", "queue_contract", "store_contr
 import pubsub_emulator
 from fake_gcs import NEEDED, FakeGcs, find_binary, running
 from house import House  # after the line that makes its assertions tell what they saw
-from places import Places
+from places import LEASE_S, Places
 
 
 @pytest.fixture
@@ -27,6 +28,23 @@ def make_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
     yield make
     for house in houses:
         house.close()
+
+
+@pytest.fixture(params=["one machine", "cloud"])
+def build(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., House]]:
+    """Build houses on each pair of queue and store, several in one test; each has a name and a folder of its own."""
+    places = request.getfixturevalue("cloud") if request.param == "cloud" else None
+    with contextlib.ExitStack() as stack:
+
+        def house(name: str, lease_s: float = LEASE_S) -> House:
+            folder = tmp_path / name
+            folder.mkdir()
+            at = places() if places else Places.on_one_machine(folder)
+            house = House(folder, at.with_lease(lease_s))
+            stack.callback(house.close)
+            return house
+
+        yield house
 
 
 @pytest.fixture

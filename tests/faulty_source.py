@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from nightreel_pipelines.base import Description, Picture, Tick
 from nightreel_pipelines.errors import SourceUnavailable, Unrenderable
 from nightreel_pipelines.models import ModelSpec
 from nightreel_pipelines.recipe import Recipe
+
+FAULT_IS_OVER = "fault-is-over"
+"""The file in `options.folder` for which prompts wait that say `after the fault`."""
 
 
 class FaultySource:
@@ -59,6 +63,12 @@ class FaultySource:
             for _ in range(5):
                 time.sleep(0.1)
                 tick()
+        if "after the fault" in prompt:
+            while not (self._folder / FAULT_IS_OVER).exists():
+                time.sleep(0.02)
+                tick()
+        if "die untold" in prompt:
+            self._die_before_telling()
         if "kill the parent" in prompt:
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(60)
@@ -76,3 +86,14 @@ class FaultySource:
             for _ in range(100):
                 time.sleep(0.1)
                 tick()
+
+    def _die_before_telling(self) -> None:
+        """Let this process die when the next keyframe is saved, before it says so."""
+        program: Any = sys.modules["__main__"]
+        save = program.save_png
+
+        def save_and_die(*args: object) -> None:
+            save(*args)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        program.save_png = save_and_die

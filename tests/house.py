@@ -11,23 +11,33 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from faulty_source import FAULT_IS_OVER
 from places import Places
+from proc import processes, works_in
 
 from nightreel_queue.base import Message
 from nightreel_queue.connect import open_queue
 from nightreel_queue.job import Job
+from nightreel_queue.pubsub_queue import PubSubQueue
+from nightreel_queue.sqlite import SqliteQueue
 from nightreel_storage.attempts import Attempt, Attempts
 from nightreel_storage.batches import Asked, Batch, Batches
 from nightreel_storage.connect import open_store
 from nightreel_storage.receipts import Receipt, Receipts, utc_now
 
 PATIENCE_S = 60.0  # that a test waits for something that should be there within a second or two
+COMES_BACK_S = 150.0  # that a message may take: its lease ends after four, but an emulator is late on a busy machine
 WORK = (sys.executable, "-m", "nightreel", "work")
 HERE = Path(__file__).parent
+_DELIVERIES: dict[type[object], str] = {
+    SqliteQueue: "nightreel_queue.sqlite:SqliteDelivery",
+    PubSubQueue: "nightreel_queue.pubsub_queue:PubSubDelivery",
+}
 
 
 class House:
@@ -105,6 +115,44 @@ class House:
         """Let one worker run to its end."""
         return finish(self.start(*command, **settings))
 
+    # faults
+
+    def struck(self, place: str, fault: str, *, after: bool = False, call: int = 1) -> tuple[str, ...]:
+        """The command of a worker to which `fault` happens at a step: see struck_worker.
+
+        `Delivery` and `Store` stand for the classes of this house's own queue and store.
+        """
+        own = {"Delivery.": f"{self.delivery}.", "Store.": f"{_path(type(self.store))}."}
+        for name, path in own.items():
+            place = path + place.removeprefix(name) if place.startswith(name) else place
+        return sys.executable, "-m", "struck_worker", place, "after" if after else "before", str(call), fault
+
+    @property
+    def delivery(self) -> str:
+        """The class of this house's deliveries."""
+        return _DELIVERIES[type(self.queue)]
+
+    @property
+    def was_struck(self) -> bool:
+        """Was a struck worker's step reached?"""
+        return (self.folder / "struck").exists()
+
+    def end_the_fault(self) -> None:
+        """Let go on what waits for that."""
+        (self.folder / FAULT_IS_OVER).touch()
+
+    def message_back(self) -> None:
+        """Wait until what a killed worker held has come back by itself."""
+        delivery = self.queue.pull(COMES_BACK_S)
+        assert delivery is not None, "the message did not come back"
+        delivery.release()
+
+    def work_off(self, *jobs: str) -> None:
+        """Let workers come until these jobs have ended and nothing waits: a killed worker may have held some."""
+        while not (all(map(self.has_ended, jobs)) and self.places.is_empty(self.queue)):
+            self.message_back()
+            assert self.work(idle_timeout_s="1").code == 0
+
     # what it left
 
     def receipt(self, job: str) -> Receipt:
@@ -136,11 +184,19 @@ class House:
         return [path for path in self.scratch.glob("*") if path.is_dir()] if self.scratch.exists() else []
 
 
-def verdict(house: House, *names: str, failed: Sequence[str] = (), again: Mapping[str, int] | None = None) -> None:
+def verdict(
+    house: House,
+    *names: str,
+    failed: Sequence[str] = (),
+    again: Mapping[str, int] | None = None,
+    strange: Collection[str] = (),
+    rejected: Collection[str] = (),
+) -> None:
     """What must hold after every fault, when all workers have left: asserts all of it.
 
     `names` are all jobs that were asked for; those in `failed` had to fail. `again` counts, by prompt, keyframes that
-    may have been rendered once more: those that were lost before they were stored.
+    may have been rendered once more: those that were lost before they were stored. `strange` are objects that were
+    there before, `rejected` the reasons of messages that were no jobs.
     """
     for name in names:
         receipt = house.receipt(name)
@@ -151,10 +207,10 @@ def verdict(house: House, *names: str, failed: Sequence[str] = (), again: Mappin
     # nothing but what receipts speak of
     objects = {entry.name for entry in house.store.list(f"{house.batch}/")}
     told = {output.name for name in names for output in house.receipt(name).outputs}
-    assert objects == told | {f"{house.batch}/{name}.json" for name in names}
+    assert objects == told | {f"{house.batch}/{name}.json" for name in names} | set(strange)
     # what failed lies among the dead letters, with its reason
     letters = house.dead_letters()
-    assert sorted(set(letters)) == sorted({house.receipt(name).reason for name in failed}), letters
+    assert set(letters) == {house.receipt(name).reason for name in failed} | set(rejected), letters
     # no finished keyframe was paid for again
     paid_again = Counter(house.rendered()) - Counter(set(house.rendered()))
     assert not paid_again - Counter(again or {}), paid_again
@@ -162,6 +218,19 @@ def verdict(house: House, *names: str, failed: Sequence[str] = (), again: Mappin
     assert house.places.is_empty(house.queue)
     assert house.processes() == []
     assert house.leftovers() == []
+
+
+def at_once(scenes: Mapping[str, Callable[[], None]]) -> None:
+    """Play scenes at the same time, each in a house of its own: they wait most of the time. Raises all that failed."""
+    with ThreadPoolExecutor(len(scenes)) as pool:
+        played = {name: pool.submit(scene) for name, scene in scenes.items()}
+    errors = []
+    for name, each in played.items():
+        if error := each.exception():
+            error.add_note(f"scene: {name}")
+            errors.append(error)
+    if errors:
+        raise BaseExceptionGroup("scenes that went wrong", errors)
 
 
 class Run:
@@ -226,21 +295,5 @@ def job(id_: str, *prompts: str, **fields: Any) -> Job:
     )
 
 
-def processes() -> Sequence[tuple[int, str]]:
-    """Live processes and their command lines."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue  # it ended meanwhile
-        if line:
-            found.append((int(folder.name), line))
-    return found
-
-
-def works_in(pid: int) -> Path | None:
-    try:
-        return Path(f"/proc/{pid}/cwd").readlink()
-    except OSError:
-        return None  # it ended meanwhile, or is somebody else's
+def _path(kind: type[object]) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fake_gcs import FakeGcs
@@ -51,6 +51,10 @@ class Places:
         setup(places.address.url)
         setup_bucket(places.store_url, "us-central1", project="demo")
         return places
+
+    def with_lease(self, lease_s: float) -> Places:
+        """The same places, with leases of another length."""
+        return replace(self, queue_url=f"{self.queue_url.partition('?')[0]}?lease_s={lease_s}")
 
     @property
     def address(self) -> Address:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 READY_S = 60.0  # that the emulator may take; it takes three seconds
@@ -69,6 +66,15 @@ class Emulator:
             self._process.wait()
         self._process = None
 
+    def freeze(self) -> None:
+        """Let it accept connections, and say nothing, until `thaw`."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
     def _answers(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
@@ -78,55 +84,6 @@ class Emulator:
             return False
         finally:
             connection.close()
-
-
-class Relay:
-    """A port that leads to the emulator until it is cut, and again after it was mended."""
-
-    def __init__(self, to_port: int) -> None:
-        self._to_port = to_port
-        self.port = free_port()
-        self._sockets: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self.mend()
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def mend(self) -> None:
-        server = socket.create_server(("127.0.0.1", self.port))
-        self._sockets.append(server)
-        self._begin(self._accept, server)
-
-    def cut(self) -> None:
-        """Refuse connections, and end those that are open."""
-        for each in self._sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-        for thread in self._threads:
-            thread.join()
-        self._sockets, self._threads = [], []
-
-    def _begin(self, target: Callable[..., None], *sockets: socket.socket) -> None:
-        self._threads.append(threading.Thread(target=target, args=sockets, daemon=True))
-        self._threads[-1].start()
-
-    def _accept(self, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                ours, _ = server.accept()
-                theirs = socket.create_connection(("127.0.0.1", self._to_port))
-                self._sockets += [ours, theirs]
-                self._begin(self._pump, ours, theirs)
-                self._begin(self._pump, theirs, ours)
-
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
 
 
 def find_jar() -> Path:

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pubsub_emulator
 import pytest
+from fake_gcs import NEEDED, find_binary
 
 BENCH = Path(__file__).parent.parent / "bench"
 OTHER_SECTION = "<!-- bench:other -->\n\nkeep me\n\n<!-- /bench:other -->"
@@ -18,6 +20,17 @@ proc = pytest.mark.skipif(
     not (Path("/proc/self/smaps_rollup").exists() and Path("/proc/thread-self/children").exists()),
     reason="memory is read from Linux's /proc: smaps_rollup and children",
 )
+
+
+@pytest.fixture(scope="module")
+def emulators() -> None:
+    """Skips when one of the two is not installed; the benchmarks start their own."""
+    if find_binary() is None:
+        pytest.skip(NEEDED)
+    try:
+        pubsub_emulator.find_jar()
+    except pubsub_emulator.Missing as exc:
+        pytest.skip(str(exc))
 
 
 def bench(script: str, folder: Path, *flags: str) -> str:
@@ -112,23 +125,69 @@ def test_a_quick_run_leaves_the_real_docs_alone(tmp_path: Path) -> None:
 
 @proc
 def test_a_short_soak_ends_every_job_once_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    docs = tmp_path / "benchmarks.md"
-    (tmp_path / "tmp").mkdir()
+    text = quick("soak", tmp_path, "--kill-every", "1")
 
+    (rows,) = tables(text).values()
+    outcome = {row[0]: row[1] for row in rows}
+    assert outcome["receipts"] == "80 (80 done)"
+    assert outcome["videos whose bytes are what the receipt says"] == "80"
+    assert not outcome["killed"].startswith("0")
+    assert outcome["messages left in the queue"] == outcome["dead letters"] == outcome["processes left"] == "0"
+
+
+CLOUD = {
+    "jobs": ["workers", "how"],
+    "publish": ["how"],
+    "claim": ["who waits"],
+    "sigterm": ["signal, queue"],
+    "memory": ["process"],
+    "gpu": ["GPU a job, place"],
+}
+
+
+@pytest.mark.usefixtures("emulators")
+@pytest.mark.parametrize("name", [pytest.param(name, marks=proc if name == "memory" else ()) for name in CLOUD])
+def test_each_measurement_of_the_cloud_benchmark_writes_its_own_section_of_the_docs(tmp_path: Path, name: str) -> None:
+    text = quick("cloud", tmp_path, "--only", name)
+
+    assert text.count(f"<!-- bench:cloud-{name} -->") == text.count(f"<!-- /bench:cloud-{name} -->") == 1
+    assert f"`python bench/cloud.py --only {name} --quick" in text
+    found = list(tables(text).values())
+    assert [rows[0][0] for rows in found] == CLOUD[name]
+    for rows in found:
+        assert {len(row) for row in rows} == {len(rows[0])}
+        assert any(re.search(r"[1-9]", cell) for row in rows[1:] for cell in row[1:])
+
+
+@proc
+@pytest.mark.usefixtures("emulators")
+def test_a_short_soak_on_both_emulators_ends_every_job_once(tmp_path: Path) -> None:
+    text = quick("soak", tmp_path, "--emulators", "--jobs", "30", "--kill-every", "1")
+
+    assert "<!-- bench:soak-emulators -->" in text
+    (rows,) = tables(text).values()
+    outcome = {row[0]: row[1] for row in rows}
+    assert outcome["receipts"] == "30 (30 done)"
+    assert outcome["videos whose bytes are what the receipt says"] == "30"
+    assert not outcome["killed"].startswith("0")
+    assert outcome["messages left in the queue"] == outcome["dead letters"] == outcome["processes left"] == "0"
+
+
+def quick(script: str, folder: Path, *flags: str) -> str:
+    """Run a benchmark's quick mode on a page that is not there yet; returns the page."""
+    docs = folder / "benchmarks.md"
+    (folder / "tmp").mkdir()
     run = subprocess.run(
-        (sys.executable, str(BENCH / "soak.py"), "--quick", "--kill-every", "1", "--docs", str(docs)),
-        env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
+        (sys.executable, str(BENCH / f"{script}.py"), "--quick", "--docs", str(docs), *flags),
+        env=os.environ | {"TMPDIR": str(folder / "tmp")},
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-
     assert run.returncode == 0, run.stdout + run.stderr
-    (rows,) = tables(docs.read_text()).values()
-    outcome = {row[0]: row[1] for row in rows}
-    assert outcome["receipts"] == "80 (80 done)"
-    assert outcome["videos whose bytes are what the receipt says"] == "80"
-    assert not outcome["killed"].startswith("0")
-    assert outcome["messages left in the queue"] == outcome["processes left"] == "0"
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list((folder / "tmp").iterdir()) == []
+    text = docs.read_text(encoding="utf-8")
+    assert str(folder) not in text
+    return text

@@ -53,6 +53,12 @@ jobs:
 class Desk(House):
     """A house with a person in it, who types commands."""
 
+    queue: SqliteQueue
+
+    @property
+    def queue_path(self) -> Path:
+        return self.folder / "queue.db"
+
     def write(self, text: str, name: str = "films.yaml") -> str:
         (self.folder / name).write_text(text)
         return name

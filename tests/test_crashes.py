@@ -1,27 +1,34 @@
-"""The crash table of docs/explanation/commit.md, row by row: a worker is killed, the next one finds the truth.
+"""The table of docs/explanation/commit.md, row by row: at each step of the commit protocol something is killed.
 
-Each row kills a real worker (SIGKILL, by its own hand) right before or after one step of the commit protocol.
+Each row strikes real workers (SIGKILL or SIGTERM, by their own hand) right before or after one step; its faults happen
+at the same time, each in a house of its own.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import re
 import signal
-import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from house import House, job
+from house import House, Run, at_once, finish, job, until, verdict
+
+from nightreel_queue.job import Job
 
 PAGE = Path(__file__).parent.parent / "docs/explanation/commit.md"
+NO_LEASE_ENDS_S = 300.0  # what comes back within a test was given back
+GIVEN_BACK_S = 30.0  # that an emulator on a busy machine may take to show it
+LONG_S = "50"  # that a worker waits for work which ends before that, by the fault
 
 
 @dataclass(frozen=True)
-class Crash:
-    """Where a worker is killed, and what its successor has to do for the job again."""
+class Step:
+    """A step of the protocol, and what follows from a fault there."""
 
     row: str
     """As in the page's table."""
@@ -29,88 +36,194 @@ class Crash:
     """module:Class.method, or module:function."""
     after: bool
     """Right after the step instead of right before it."""
+    phase: Literal["claimed", "renderer ready", "rendering", "committing"]
+    """What the worker does with the job. A second job is being rendered while it commits."""
     call: int = 1
     """Which call of it."""
     renders: tuple[str, ...] = ()
-    """Keyframes that the next worker renders."""
+    """Keyframes that the next worker renders when this one was killed."""
     films: bool = True
-    """The next worker films the job again."""
+    """The next worker then films the job again."""
+    comes_back: bool = True
+    """The message then comes back."""
+
+    @property
+    def has_renderer(self) -> bool:
+        return self.phase != "claimed"
+
+    @property
+    def has_ffmpeg(self) -> bool:
+        return self.phase in ("rendering", "committing")
 
 
-CRASHES = [
-    Crash("claimed", "nightreel_worker.admission:Admission.request", after=False, renders=("one", "two")),
-    Crash("attempt written", "nightreel_storage.attempts:Attempts.open", after=True, renders=("one", "two")),
-    Crash("keyframe made", "nightreel_storage.keyframes:Keyframes.put", after=False, renders=("one", "two")),
-    Crash("keyframe stored", "nightreel_storage.keyframes:Keyframes.put", after=True, renders=("two",)),
-    Crash("filmed", "nightreel_worker.commit:check", after=False),
-    Crash("verified", "nightreel_worker.commit:check", after=True),
-    Crash("video put", "nightreel_worker.commit:Committer._put", after=True, films=False),
-    Crash("poster put", "nightreel_worker.commit:Committer._put", after=True, call=2, films=False),
-    Crash("receipt written", "nightreel_storage.receipts:Receipts.commit", after=True, films=False),
-    Crash("before the ack", "nightreel_queue.sqlite:SqliteDelivery.ack", after=False, films=False),
-    Crash("after the ack", "nightreel_queue.sqlite:SqliteDelivery.ack", after=True, films=False),
+ONE, TWO = "one", "two after the fault"
+STEPS = [
+    Step("claimed", "nightreel_worker.admission:Admission.request", False, "claimed", renders=(ONE, TWO)),
+    Step("attempt written", "nightreel_storage.attempts:Attempts.open", True, "renderer ready", renders=(ONE, TWO)),
+    Step("keyframe made", "nightreel_storage.keyframes:Keyframes.put", False, "rendering", renders=(ONE, TWO)),
+    Step("keyframe stored", "nightreel_storage.keyframes:Keyframes.put", True, "rendering", renders=(TWO,)),
+    Step("filmed", "nightreel_worker.commit:check", False, "committing"),
+    Step("verified", "nightreel_worker.commit:check", True, "committing"),
+    Step("video put", "nightreel_worker.commit:Committer._put", True, "committing", films=False),
+    Step("poster put", "nightreel_worker.commit:Committer._put", True, "committing", call=2, films=False),
+    Step("receipt written", "nightreel_storage.receipts:Receipts.commit", True, "committing", films=False),
+    Step("before the ack", "Delivery.ack", False, "committing", films=False),
+    Step("after the ack", "Delivery.ack", True, "committing", films=False, comes_back=False),
 ]
 
-
-def killed_at(crash: Crash) -> tuple[str, ...]:
-    """A worker that kills itself at the crash's step."""
-    module, _, path = crash.place.partition(":")
-    program = f"""
-import importlib, os, signal, sys
-owner = importlib.import_module({module!r})
-*owners, name = {path!r}.split(".")
-for each in owners:
-    owner = getattr(owner, each)
-original, calls = getattr(owner, name), []
-
-def step(*args, **options):
-    calls.append(1)
-    if len(calls) == {crash.call} and not {crash.after}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = original(*args, **options)
-    if len(calls) == {crash.call}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-
-setattr(owner, name, step)
-sys.argv = ["nightreel", "work"]
-from nightreel.main import main
-main()
-"""
-    return sys.executable, "-c", program
+Build = Callable[..., House]
 
 
-@pytest.mark.parametrize("crash", CRASHES, ids=lambda crash: crash.row.replace(" ", "-"))
-def test_whatever_step_a_worker_dies_at_the_job_ends_once(house: House, crash: Crash) -> None:
-    # Given a worker that dies at this step; the second keyframe comes late, so that the first is on its way by then
-    house.enqueue(job("film", "one", "half a second two"))
-    died = house.work(*killed_at(crash))
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.row.replace(" ", "-"))
+def test_whatever_is_killed_at_whatever_step_each_job_ends_once(build: Build, step: Step) -> None:
+    scenes = {
+        "kill -9 of the worker": lambda: kill_the_worker(build("worker"), step),
+        "SIGTERM": lambda: ask_to_leave(build("sigterm", NO_LEASE_ENDS_S), step),
+    }
+    if step.has_renderer:
+        scenes["kill -9 of the renderer"] = lambda: kill_the_renderer(build("renderer"), step)
+    if step.has_ffmpeg:
+        scenes["kill -9 of ffmpeg"] = lambda: kill_ffmpeg(build("ffmpeg"), step)
+
+    at_once(scenes)
+
+
+def kill_the_worker(house: House, step: Step) -> None:
+    """The next worker finds the truth, and makes only what was not finished."""
+    # Given a job whose second keyframe comes only when the worker is dead, if that dies before it
+    house.enqueue(job("film", ONE, TWO))
+    if step.phase == "committing":
+        house.end_the_fault()
+
+    died = house.work(*struck(house, step, "kill_worker"), idle_timeout_s=LONG_S)
+
     assert died.code == -signal.SIGKILL
+    house.end_the_fault()
     rendered_before = Counter(house.rendered())
+    receipt = house.receipt("film") if house.has_ended("film") else None
+    if step.comes_back:
+        house.message_back()
 
-    # When another worker runs
-    run = house.work_all()
+    run = house.work(idle_timeout_s="1")
 
-    # Then the job is done, once, and its receipt tells the truth
     assert run.code == 0
-    receipt = house.receipt("film")
-    assert receipt.state == "done"
-    for output in receipt.outputs:
-        content, entry = house.store.get(output.name)
-        assert hashlib.sha256(content).hexdigest() == output.sha256 == entry.sha256
-    # And only what was not finished is made again
-    again = Counter(house.rendered()) - rendered_before
-    assert sorted(again) == sorted(prompt if prompt == "one" else "half a second two" for prompt in crash.renders)
-    assert bool(run.events("renderer_started")) == crash.films
-    # And nothing is left behind
-    assert house.queue.backlog().total == 0
+    assert Counter(house.rendered()) - rendered_before == Counter(step.renders)
+    assert bool(run.events("renderer_started")) == step.films
+    assert receipt in (None, house.receipt("film"))
+    verdict(house, "film", again={ONE: 1} if step.row == "keyframe made" else {})
+
+
+def kill_the_renderer(house: House, step: Step) -> None:
+    """The same worker goes on. Who was being rendered pays an attempt, and no keyframe that was told of."""
+    fault = "kill_busy_renderer" if step.has_ffmpeg else "kill_renderer"
+
+    run = struck_run(house, step, fault, idle_timeout_s="2")
+    house.work_off(*names(step))
+
+    assert run.code == 0
+    assert run.report["renderer_restarts"] == 1
+    if paying := in_the_renderer(step):
+        assert ends(house, paying.id) == ["failed", "done"]
+        assert "SIGKILL" in house.attempts(str(paying.id))[0].reason
+    assert step.phase == "rendering" or ends(house, "film") == ["done"]
+    verdict(house, *names(step))
+
+
+def kill_ffmpeg(house: House, step: Step) -> None:
+    """The same worker and the same renderer go on; the job that was being filmed pays an attempt, and no keyframe."""
+    run = struck_run(house, step, "kill_ffmpeg", idle_timeout_s="2")
+    house.work_off(*names(step))
+
+    assert run.code == 0
+    assert run.report["renderer_restarts"] == 0
+    paying = in_the_renderer(step)
+    assert paying is not None
+    assert ends(house, paying.id) == ["failed", "done"]
+    assert "ffmpeg" in house.attempts(str(paying.id))[0].reason
+    assert step.phase == "rendering" or ends(house, "film") == ["done"]
+    verdict(house, *names(step))
+
+
+def ask_to_leave(house: House, step: Step) -> None:
+    """What is in the commit stage ends; the rest is at once anybody's, and no attempt was used up."""
+    run = struck_run(house, step, "leave_when_busy" if step.has_ffmpeg else "leave", idle_timeout_s=LONG_S)
+
+    assert run.code == 0
+    assert run.report["why"] == "SIGTERM asked it to leave"
+    assert run.events("left_unfinished") == run.events("not_acked") == []
     assert house.processes() == []
     assert house.leftovers() == []
+    left = in_the_renderer(step) or job("film", ONE, TWO)
+    assert [name for name in names(step) if not house.has_ended(name)] == [left.id]
+    assert set(ends(house, left.id)) <= {"preempted"}
+    delivery = house.queue.pull(GIVEN_BACK_S)
+    assert delivery is not None
+    assert json.loads(delivery.body)["id"] == left.id
+    delivery.release()
+
+    house.end_the_fault()
+    assert house.work(idle_timeout_s="1", max_attempts="1").code == 0
+    verdict(house, *names(step), again={} if step.has_ffmpeg else {ONE: 1})
 
 
-def test_the_page_has_a_row_for_each_of_these_crashes() -> None:
-    rows = re.findall(
-        r"^\| ([a-z ]+) \| .* \|$", PAGE.read_text(encoding="utf-8").partition("## Crash")[2], re.MULTILINE
-    )
+def struck(house: House, step: Step, fault: str) -> tuple[str, ...]:
+    return house.struck(step.place, fault, after=step.after, call=step.call)
 
-    assert [row for row in rows if row != "killed when"] == [crash.row for crash in CRASHES]
+
+def struck_run(house: House, step: Step, fault: str, idle_timeout_s: str) -> Run:
+    """Let a worker be struck, and run to its end. While the job is committed, another one is in the renderer."""
+    committing = step.phase == "committing"
+    house.enqueue(job("film", ONE, "two") if committing else job("film", ONE, TWO))
+    process = house.start(*struck(house, step, fault), idle_timeout_s=idle_timeout_s)
+    if committing:
+        until(lambda: house.attempts("film"), "the first job to begin", process)
+        house.enqueue(job("next", "three", "four after the fault"))
+    run = finish(process)
+    assert house.was_struck
+    return run
+
+
+def names(step: Step) -> list[str]:
+    return ["film", "next"] if step.phase == "committing" else ["film"]
+
+
+def in_the_renderer(step: Step) -> Job | None:
+    """The job that loses what is killed there."""
+    match step.phase:
+        case "rendering":
+            return job("film", ONE, TWO)
+        case "committing":
+            return job("next", "three", "four after the fault")
+    return None
+
+
+def ends(house: House, name: str | None) -> list[str]:
+    return [attempt.end for attempt in house.attempts(str(name))]
+
+
+def rows() -> list[list[str]]:
+    """The page's table: cells of each row, the head's first."""
+    table = PAGE.read_text(encoding="utf-8").partition("## Crash")[2].partition("\n## ")[0]
+    lines = re.findall(r"^\| (.*) \|$", table, re.MULTILINE)
+    return [[cell.strip() for cell in line.split(" | ")] for line in lines]
+
+
+def test_the_page_has_a_row_for_each_step_and_a_column_for_each_fault() -> None:
+    head, *body = rows()
+
+    assert head == [
+        "at this step", "worker killed: the next delivery", "renderer killed", "ffmpeg killed", "SIGTERM",
+    ]  # fmt: skip
+    assert [row[0] for row in body] == [step.row for step in STEPS]
+
+
+def test_the_page_says_what_the_tests_prove() -> None:
+    by_phase = {
+        "claimed": ["-", "-", "handed back"],
+        "renderer ready": ["replaced", "-", "handed back"],
+        "rendering": ["tried again", "tried again", "handed back"],
+        "committing": ["the neighbour", "the neighbour", "ends"],
+    }
+    for (_, after_kill, *others), step in zip(rows()[1:], STEPS, strict=True):
+        assert others == by_phase[step.phase], step.row
+        assert ("starts no renderer" in after_kill) == (not step.films and step.comes_back), step.row

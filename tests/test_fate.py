@@ -23,7 +23,20 @@ from nightreel_queue.errors import InvalidJob, LeaseLost, Problem, QueueError, Q
 from nightreel_storage.batches import IdTaken
 from nightreel_storage.errors import BadName, Conflict, Damaged, NotFound, StoreError, StoreFull, StoreUnavailable
 from nightreel_storage.receipts import AlreadyEnded, Receipt, utc_now
-from nightreel_worker.errors import ChildDied, GaveUp, NameTaken, Preempted, RendererUnavailable, WorkerError
+from nightreel_worker.errors import (
+    ChildDied,
+    Forbidden,
+    GaveUp,
+    Missing,
+    NameTaken,
+    Preempted,
+    Refused,
+    RendererUnavailable,
+    TooLarge,
+    Unreachable,
+    WebError,
+    WorkerError,
+)
 from nightreel_worker.fate import Fate, ends_run, fate_of
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +72,12 @@ FATES = [
     (ChildDied("killed by SIGSEGV"), Fate.RETRY),
     (Preempted("told to leave"), Fate.HAND_BACK),
     (RendererUnavailable("torch is not installed"), Fate.HAND_BACK),
+    (Refused("notify.topic: not one of this worker's"), Fate.FAIL),
+    (Forbidden("a private address"), Fate.FAIL),
+    (Missing("there is no gs://pictures/x.png"), Fate.FAIL),
+    (TooLarge("more than 20 MB"), Fate.FAIL),
+    (Unreachable("no answer within 5 s"), Fate.RETRY),
+    (WebError("anything else"), Fate.RETRY),
     (WorkerError("anything else"), Fate.RETRY),
     # and what nobody foresaw
     (OSError("disk of the scratch folder"), Fate.RETRY),
@@ -69,6 +88,8 @@ END_THE_RUN = {QueueUnavailable, StoreUnavailable, StoreFull, RendererUnavailabl
 
 NEVER_AT_THE_LOOP = {
     "Unreadable": "parsers turn it into InvalidJob",
+    "ObjectTooLarge": "`Inputs` turns it into TooLarge",
+    "BadPicture": "the renderer turns it into Unrenderable",
     "_AgainError": "`Renderer.render` starts again on it",
 }
 

@@ -26,7 +26,7 @@ def plan_of(shots: list[dict[str, Any]], fps: int = 10) -> Plan:
     defaults: dict[str, Any] = {"motion": "still"}
     content = [{"prompt": f"shot {index}"} | defaults | shot for index, shot in enumerate(shots)]
     job = Job.model_validate_json(json.dumps({"output": {"width": 64, "height": 64, "fps": fps}, "shots": content}))
-    return plan(job, ModelSpec(name="any", source="any", megapixels=0.004), Description("any/1", "", "", "cpu"))
+    return plan(job, ModelSpec(name="any", source="any", megapixels=0.004), Description("any/1", "", "", "cpu"), {})
 
 
 def grey(index: int) -> Picture:

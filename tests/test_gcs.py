@@ -29,12 +29,13 @@ import test_keyframes
 import test_receipts
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from fake_gcs import NEEDED, FakeGcs, Proxy, find_binary, running
+from fake_gcs import NEEDED, FakeGcs, find_binary, running
 from google.auth import credentials as google_credentials
 from google.auth.exceptions import DefaultCredentialsError, RefreshError
 from google.auth.transport import requests as google_requests
 from google.cloud.storage import Bucket, Client
 from google.oauth2 import service_account
+from proxy import Proxy
 from store_contract import StoreContract, StoreHarness, sha256
 
 from nightreel_storage import gcs

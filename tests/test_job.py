@@ -35,6 +35,10 @@ def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=fields)
 
 
+notices = some(
+    topic=st.from_regex(r"[A-Za-z][A-Za-z0-9._~+-]{2,20}", fullmatch=True),
+    webhook=st.from_regex(r"https://[a-z]{1,9}\.example\.com/[!-~]{0,20}", fullmatch=True),
+).filter(bool)
 moves = some(
     zoom=pairs[1, 4],
     pan=pairs[-1, 1],
@@ -77,6 +81,7 @@ jobs = st.builds(
         transition=transitions,
         priority=st.sampled_from(["normal", "urgent"]),
         labels=labels,
+        notify=notices,
     ),
 )
 
@@ -106,11 +111,11 @@ def test_writing_the_defaults_out_changes_nothing(job: Job) -> None:
     assert explicit.fingerprint == job.fingerprint
 
 
-@given(jobs, names, names, labels)
-def test_the_fingerprint_ignores_names_priority_and_labels(
-    job: Job, name: str, batch: str, marks: dict[str, str]
+@given(jobs, names, names, labels, notices)
+def test_the_fingerprint_ignores_names_priority_labels_and_notices(
+    job: Job, name: str, batch: str, marks: dict[str, str], notice: dict[str, str]
 ) -> None:
-    other = {"id": name, "batch": batch, "priority": "urgent", "labels": marks}
+    other = {"id": name, "batch": batch, "priority": "urgent", "labels": marks, "notify": notice}
 
     renamed = parse_job(json.dumps(json.loads(job.to_json()) | other))
 
@@ -213,7 +218,7 @@ REFUSED: list[tuple[str, Any, str, str]] = [
         "a shot as text",
         {"shots": ["x"]},
         "shots[0]",
-        "is 'x'; must be a mapping of prompt, duration, seed, motion, transition",
+        "is 'x'; must be a mapping of image, prompt, duration, seed, motion, transition",
     ),
     (
         "too many shots",
@@ -356,6 +361,24 @@ REFUSED: list[tuple[str, Any, str, str]] = [
         "is a mapping of 33 fields; must be a mapping of at most 32 names to texts",
     ),
     (
+        "nobody to tell",
+        {**MINIMAL, "notify": {}},
+        "notify",
+        "names nobody: give topic, or webhook, or both",
+    ),
+    (
+        "a topic that is none",
+        {**MINIMAL, "notify": {"topic": "a/b"}},
+        "notify.topic",
+        "is 'a/b'; must be a topic's name: a letter, then 2 to 247 letters, digits or . _ ~ + -",
+    ),
+    (
+        "a webhook that is none",
+        {**MINIMAL, "notify": {"webhook": "example.com"}},
+        "notify.webhook",
+        "is 'example.com'; must be an https:// address of at most 2000 characters, without blanks",
+    ),
+    (
         "a slow cut",
         {**MINIMAL, "transition": {"type": "cut", "duration": 1}},
         "transition.duration",
@@ -378,7 +401,7 @@ REFUSED: list[tuple[str, Any, str, str]] = [
         "a list",
         [1],
         "",
-        "is [1]; must be a mapping of version, id, batch, output, render, seed, seed_mode, style_prefix, style_suffix, shots, transition, priority, labels",
+        "is [1]; must be a mapping of version, id, batch, output, render, seed, seed_mode, style_prefix, style_suffix, shots, transition, priority, notify, labels",
     ),
 ]
 
@@ -459,7 +482,7 @@ def test_every_pattern_of_the_schema_has_words() -> None:
 
     for pattern in PATTERN_WORDS:
         assert json.dumps(pattern) in text
-    assert text.count('"pattern"') == 3, "a new pattern needs words in PATTERN_WORDS"
+    assert text.count('"pattern"') == 6, "a new pattern needs words in PATTERN_WORDS"
 
 
 json_values = st.recursive(

@@ -15,7 +15,8 @@ from pathlib import Path
 import grpc  # type: ignore[import-untyped]
 import pytest
 from house import House, job
-from pubsub_emulator import Emulator, Relay
+from proxy import Proxy
+from pubsub_emulator import Emulator
 from queue_contract import QueueContract, QueueHarness, pull, pull_all
 
 from nightreel_queue.base import Backlog, Message, Queue
@@ -67,15 +68,15 @@ def queue(made: Address, connect: Callable[..., PubSubQueue]) -> PubSubQueue:
 
 
 @pytest.fixture
-def relay(emulator: Emulator) -> Iterator[Relay]:
-    relay = Relay(emulator.port)
+def relay(emulator: Emulator) -> Iterator[Proxy]:
+    relay = Proxy(lambda: emulator.port)
     yield relay
-    relay.cut()
+    relay.close()
 
 
 @pytest.fixture
 def far(
-    made: Address, relay: Relay, connect: Callable[..., PubSubQueue], monkeypatch: pytest.MonkeyPatch
+    made: Address, relay: Proxy, connect: Callable[..., PubSubQueue], monkeypatch: pytest.MonkeyPatch
 ) -> PubSubQueue:
     """A handle to the queue whose connection can be cut; it gives up after a second."""
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", relay.host)
@@ -291,7 +292,7 @@ def test_a_dead_letter_says_why_and_can_be_pulled(made: Address, queue: PubSubQu
 
 def test_a_pull_outlives_a_cut_connection(
     emulator: Emulator,
-    relay: Relay,
+    relay: Proxy,
     made: Address,
     connect: Callable[..., PubSubQueue],
     monkeypatch: pytest.MonkeyPatch,
@@ -316,7 +317,7 @@ def test_a_pull_outlives_a_cut_connection(
     assert delivery.body == b"x"
 
 
-def test_who_cannot_reach_pubsub_is_told_where_it_was_looked_for(far: PubSubQueue, relay: Relay) -> None:
+def test_who_cannot_reach_pubsub_is_told_where_it_was_looked_for(far: PubSubQueue, relay: Proxy) -> None:
     far.publish([Message(b"x"), Message(b"y")])
     delivery = pull(far)
     relay.cut()
@@ -328,7 +329,7 @@ def test_who_cannot_reach_pubsub_is_told_where_it_was_looked_for(far: PubSubQueu
         assert time.monotonic() - began < 5
 
 
-def test_a_delivery_can_be_settled_when_the_connection_is_back(far: PubSubQueue, relay: Relay) -> None:
+def test_a_delivery_can_be_settled_when_the_connection_is_back(far: PubSubQueue, relay: Proxy) -> None:
     far.publish([Message(b"x")])
     delivery = pull(far)
 
@@ -447,7 +448,7 @@ def test_closing_ends_an_open_pull_and_leaves_no_thread_and_no_message_behind(
 
 
 def test_closing_ends_a_pull_that_cannot_reach_pubsub(
-    relay: Relay, made: Address, connect: Callable[..., PubSubQueue], monkeypatch: pytest.MonkeyPatch
+    relay: Proxy, made: Address, connect: Callable[..., PubSubQueue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", relay.host)
     queue = connect(made, retry_s=60.0)

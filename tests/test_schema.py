@@ -30,9 +30,11 @@ EVERY_FIELD: dict[str, Any] = {
     "shots": [
         {"prompt": "x", "duration": 2, "seed": 1, "motion": "still", "transition": {"type": "cut"}},
         {"prompt": "y", "motion": {"zoom": [1, 2], "pan": [0, 1], "rotate": 3, "focus": [0.1, 0.9], "ease": "in"}},
+        {"image": "gs://pictures/logo.png"},
     ],
     "transition": {"type": "crossfade", "duration": 0.5},
     "priority": "urgent",
+    "notify": {"topic": "results", "webhook": "https://example.com/hook"},
     "labels": {"a": "b"},
 }
 
@@ -150,6 +152,10 @@ def test_the_job_of_every_field_has_every_field() -> None:
         {"labels": {"A": "x"}},
         {"labels": {f"a{number}": "x" for number in range(33)}},
         {"priority": "high"},
+        {"notify": {"topic": "a b"}},
+        {"notify": {"webhook": "ftp://example.com/"}},
+        {"notify": {"webhook": "https://example.com/" + "x" * 2000}},
+        {"notify": {"mail": "a@example.com"}},
     ],
 )
 def test_what_the_code_refuses_in_one_field_the_schema_refuses_too(change: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from nightreel.common import settings_with
@@ -48,6 +48,8 @@ def test_the_page_tells_every_setting_with_its_default_limits_and_meaning() -> N
 def default(field: FieldInfo) -> str:
     if field.default in (None, ""):
         return "-"
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
     return f"`{field.default:g}`" if isinstance(field.default, int | float) else f"`{field.default}`"
 
 
@@ -55,12 +57,16 @@ def limits(name: str, field: FieldInfo) -> str:
     """The unit and the limits of a setting, in the page's words."""
     if get_origin(field.annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
+    if field.annotation is bool:
+        return "true or false"
+    if SecretStr in get_args(field.annotation):
+        return "secret"
     if field.annotation not in (int, float):
         return "text" if field.annotation is str else "path"
     bounds = {
         word: getattr(each, word) for each in field.metadata for word in ("ge", "gt", "le") if hasattr(each, word)
     }
-    unit = "seconds" if name.endswith("_s") else "whole number"
+    unit = {"s": "seconds", "mb": "MB"}.get(name.rpartition("_")[2], "whole number")
     match bounds:
         case {"ge": least, "le": most}:
             return f"{unit}, {least:g} to {most:g}"
@@ -92,6 +98,14 @@ def test_no_other_page_repeats_the_table() -> None:
         ("NIGHTREEL_DRAIN_S", "soon", "number"),
         ("NIGHTREEL_X264_PRESET", "placebo", "'ultrafast'"),
         ("NIGHTREEL_LOG_FORMAT", "xml", "'json'"),
+        ("NIGHTREEL_RESULTS_TOPIC", "results", "must be pubsub://PROJECT/TOPIC"),
+        ("NIGHTREEL_RESULTS_TOPIC", "pubsub://demo/a,pubsub://demo/b", "must be one"),
+        ("NIGHTREEL_NOTIFY_TOPICS", "pubsub://demo/a, pubsub://demo", "must be pubsub://PROJECT/TOPIC"),
+        ("NIGHTREEL_NOTIFY_TOPICS", "pubsub://demo/a,pubsub://other/a", "the same last part"),
+        ("NIGHTREEL_TRUSTED_HOSTS", "localhost,http://10.0.0.1/", "'http://10.0.0.1/' is no host"),
+        ("NIGHTREEL_WEBHOOK_SECRET", "c2VjcmV0LXdpdGhvdXQtaXRzLXByZWZpeC0h", "must be whsec_"),
+        ("NIGHTREEL_WEBHOOK_SECRET", "whsec_c2hvcnQ=", "24 to 64 random bytes"),
+        ("NIGHTREEL_WEBHOOK_SECRET", "whsec_not/base64!", "the base64 of"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused(
@@ -158,3 +172,26 @@ def test_a_misspelt_variable_is_refused_with_the_nearest_name(tmp_path: Path) ->
     assert done.stderr.splitlines() == [
         "nightreel: setting NIGHTREEL_STOER: there is none of that name; did you mean NIGHTREEL_STORE?"
     ]
+
+
+@pytest.mark.parametrize("secret", ["sekrit", "whsec_sekrit", "whsec_c2Vrcml0", "whsec_" + "QUFB" * 8 + ",sekrit"])
+def test_a_secret_that_does_not_fit_is_not_repeated(tmp_path: Path, secret: str) -> None:
+    run = status(tmp_path, NIGHTREEL_WEBHOOK_SECRET=secret)
+
+    assert run.returncode == 2
+    assert run.stderr.startswith("nightreel: setting NIGHTREEL_WEBHOOK_SECRET: ")
+    assert not any(part in run.stderr for part in ("sekrit", "c2Vrcml0", "QUFB"))
+
+
+def test_a_secret_is_shown_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTREEL_WEBHOOK_SECRET", "whsec_" + "QUFB" * 8)
+
+    settings = Settings()
+
+    assert "QUFB" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+    # Not even by an error that nobody expected
+    monkeypatch.setenv("NIGHTREEL_WEBHOOK_SECRET", "whsec_sekrit")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert "sekrit" not in str(caught.value)

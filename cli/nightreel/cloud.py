@@ -12,6 +12,7 @@ import typer
 
 from nightreel_queue.connect import open_queue
 from nightreel_queue.errors import QueueError, QueueUnavailable
+from nightreel_queue.topics import open_topic
 from nightreel_storage.connect import open_store
 from nightreel_storage.errors import StoreError, StoreUnavailable
 from nightreel_worker.settings import Settings
@@ -28,14 +29,17 @@ gcs = typer.Typer(help="A store on Google Cloud Storage.", no_args_is_help=True)
 @pubsub.command("setup")
 def pubsub_setup(
     address: Annotated[str, typer.Argument(help="pubsub://PROJECT/SUBSCRIPTION", show_default=False)],
+    results: Annotated[
+        str | None, typer.Option("--results", help="Make a topic for results too, and a subscription, of this name.")
+    ] = None,
 ) -> None:
     """Make a queue's topics and subscriptions, and mend their settings; twice does nothing."""
     with errors_in_one_line():
         try:
-            from nightreel_queue.pubsub_setup import setup
+            from nightreel_queue.pubsub_setup import setup, setup_results
         except ImportError as exc:
             raise QueueUnavailable("Pub/Sub needs Google's client: pip install 'nightreel[gcp]'") from exc
-        done = setup(address)
+        done = setup(address) + (setup_results(address, results) if results else [])
     print("\n".join(done) or f"{address}: nothing to do")
 
 
@@ -58,13 +62,13 @@ def gcs_setup(
 
 
 def doctor(queue: QueueFlag = None, store: StoreFlag = None) -> None:
-    """Look whether queue, store and clock are as they must be, and say what to do about what is not."""
+    """Look whether queue, store, clock and topics are as they must be, and say what to do about what is not."""
     settings = settings_with(queue=queue, store=store)
     checks: dict[str, Callable[[Settings], Iterator[str]]] = {
         "Python": _python,
         "queue": _queue,
         "store": _store,
-    }
+    } | ({"topics": _topics} if settings.results_topic or settings.notify_topics else {})
     sick = False
     for name, check in checks.items():
         try:
@@ -90,6 +94,15 @@ def _queue(settings: Settings) -> Iterator[str]:
         yield from check(settings.queue_url)
     with contextlib.closing(open_queue(settings.queue_url)) as queue:
         queue.backlog()
+
+
+def _topics(settings: Settings) -> Iterator[str]:
+    for url in dict.fromkeys([*settings.listed("results_topic"), *settings.listed("notify_topics")]):
+        try:
+            with contextlib.closing(open_topic(url)) as topic:
+                topic.check()
+        except QueueUnavailable as exc:
+            yield str(exc)
 
 
 def _store(settings: Settings) -> Iterator[str]:

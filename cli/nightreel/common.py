@@ -7,10 +7,10 @@ import difflib
 import os
 import sys
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from nightreel_pipelines.errors import PipelineError
 from nightreel_queue.errors import InvalidJob, QueueError, QueueUnavailable
@@ -22,6 +22,7 @@ EXIT_NOT_ALL_MADE = 1  # some video was not made: failed, cancelled, or the run 
 EXIT_BAD_INPUT = 2  # manifest, job, flag or setting; also what the command line parser uses
 EXIT_UNAVAILABLE = 3  # queue, store or renderer could not be had
 
+SECRETS = {name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation)}
 OTHER_VARIABLES = {"NIGHTREEL_ALLOW_CUDA"}  # of scripts/install
 
 QueueFlag = Annotated[
@@ -40,7 +41,8 @@ def settings_with(**flags: Any) -> Settings:
     except ValidationError as exc:
         for error in exc.errors():
             name = "NIGHTREEL_" + "_".join(str(part) for part in error["loc"]).upper()
-            complain(f"setting {name}: {error['msg']}; found {error['input']!r}")
+            found = "" if error["loc"][0] in SECRETS else f"; found {error['input']!r}"
+            complain(f"setting {name}: {error['msg']}{found}")
         raise typer.Exit(EXIT_BAD_INPUT) from None
 
 

@@ -150,7 +150,8 @@ def check(
 ) -> Decoded:
     """Decode the whole video once, and write the JPEG `poster` on the way. Raises BadVideo that says what is wrong.
 
-    `tick` is called while frames come out of the decoder; what it raises ends the check.
+    Raises EncoderFailed when ffmpeg was killed, which says nothing about the video. `tick` is called while frames come
+    out of the decoder; what it raises ends the check.
     """
     report = _Report(video, fps)
     try:
@@ -181,6 +182,8 @@ def _decode(video: Path, poster_frame: int, poster: Path, timeout_s: float) -> I
         complaints = _lines(said.read())
     if code is None:
         raise BadVideo(f"{video.name}: decoding it took more than {timeout_s:g} s")
+    if code < 0:
+        raise EncoderFailed(f"ffmpeg was ended by signal {-code} while it decoded {video.name}")
     if code != 0 or complaints:
         first = next(iter(complaints), f"ffmpeg ended with code {code}")  # the others follow from it
         raise BadVideo(f"{video.name} does not decode: {first}")

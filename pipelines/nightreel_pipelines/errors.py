@@ -33,7 +33,7 @@ class FilmFailed(PipelineError):
 
 
 class EncoderFailed(FilmFailed):
-    """Raised when ffmpeg ends before the last frame; carries the last lines of what it said."""
+    """Raised when ffmpeg ends before the last frame; carries the last lines of what it said, or how it was killed."""
 
 
 class BadVideo(FilmFailed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -16,10 +17,20 @@ from .recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """A picture that is there already."""
+
+    address: str
+    """As the job says it."""
+    fingerprint: str
+    """sha256 (hex) of the file."""
+
+
+@dataclass(frozen=True, slots=True)
 class ShotPlan:
     """One shot on the film's frame grid. It is visible from `start` to `stop`, handles included."""
 
-    recipe: Recipe
+    keyframe: Recipe | Given
     motion: Motion
     start: int
     """First frame of the film that shows this shot."""
@@ -47,23 +58,32 @@ class Plan:
     @property
     def recipes(self) -> tuple[Recipe, ...]:
         """The keyframes to make, each once, in the order in which the film needs them."""
-        return tuple(dict.fromkeys(shot.recipe for shot in self.shots))
+        return tuple(dict.fromkeys(shot.keyframe for shot in self.shots if isinstance(shot.keyframe, Recipe)))
+
+    @property
+    def given(self) -> Mapping[Given, int]:
+        """The pictures that are there already, each with the first shot that shows it."""
+        shots = reversed(list(enumerate(self.shots)))
+        return {shot.keyframe: index for index, shot in shots if isinstance(shot.keyframe, Given)}
 
 
-def plan(job: Job, spec: ModelSpec, description: Description) -> Plan:
-    """Lay a job out for one model: pure arithmetic, the same on every machine."""
+def plan(job: Job, spec: ModelSpec, description: Description, inputs: Mapping[str, str]) -> Plan:
+    """Lay a job out for one model: pure arithmetic, the same on every machine.
+
+    `inputs` has the sha256 (hex) of the content of each of `job.inputs`.
+    """
     width, height = job.output.size
     cuts = _cuts(job)
     blends = [_blend_frames(job, index, cuts) for index in range(len(job.shots) - 1)]
     shots = tuple(
         ShotPlan(
-            recipe=recipe,
+            keyframe=keyframe,
             motion=job.shots[index].motion,
             start=cuts[index] - (math.ceil(blends[index - 1] / 2) if index else 0),
             stop=cuts[index + 1] + (blends[index] // 2 if index < len(blends) else 0),
             blend=blends[index - 1] if index else 0,
         )
-        for index, recipe in enumerate(_recipes(job, spec, description))
+        for index, keyframe in enumerate(_keyframes(job, spec, description, inputs))
     )
     return Plan(width, height, job.output.fps, job.output.crf, cuts[-1], shots)
 
@@ -92,34 +112,33 @@ def _blend_frames(job: Job, index: int, cuts: list[int]) -> int:
     return min(room, math.floor(Fraction(str(seconds)) * job.output.fps + Fraction(1, 2)))
 
 
-def _recipes(job: Job, spec: ModelSpec, description: Description) -> list[Recipe]:
+def _keyframes(
+    job: Job, spec: ModelSpec, description: Description, inputs: Mapping[str, str]
+) -> Iterator[Recipe | Given]:
     megapixels = job.render.megapixels or spec.megapixels
     width, height = keyframe_size(*job.output.size, megapixels, spec.multiple)
     seen: Counter[str] = Counter()
-    recipes = []
     for shot in job.shots:
-        prompt = " ".join(
-            part for part in (job.style_prefix.strip(), shot.prompt.strip(), job.style_suffix.strip()) if part
-        )
-        if shot.seed is not None:
-            seed = shot.seed
-        else:
+        if shot.image is not None:
+            yield Given(shot.image, inputs[shot.image])
+            continue
+        assert shot.prompt is not None
+        parts = (job.style_prefix.strip(), shot.prompt.strip(), job.style_suffix.strip())
+        seed = shot.seed
+        if seed is None:
             seed = _seed(job, shot.prompt, seen[shot.prompt])
             seen[shot.prompt] += 1
-        recipes.append(
-            Recipe(
-                source=description.source,
-                revision=description.revision,
-                precision=description.precision,
-                prompt=prompt,
-                seed=seed,
-                steps=job.render.steps,
-                guidance=spec.guidance,
-                width=width,
-                height=height,
-            )
+        yield Recipe(
+            source=description.source,
+            revision=description.revision,
+            precision=description.precision,
+            prompt=" ".join(part for part in parts if part),
+            seed=seed,
+            steps=job.render.steps,
+            guidance=spec.guidance,
+            width=width,
+            height=height,
         )
-    return recipes
 
 
 def _seed(job: Job, prompt: str, occurrence: int) -> int:

@@ -12,8 +12,8 @@ import json
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 MAX_SHOTS = 120
 MAX_VIDEO_S = 600.0
@@ -27,6 +27,15 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 Seed = Annotated[int, Field(ge=0, le=UINT32_MAX)]
 Style = Annotated[str, Field(max_length=2000)]
+Address = Annotated[
+    str,
+    Field(
+        max_length=2000,
+        pattern=r"^(gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/[^\x00-\x1f\x7f]+|https?://[^\x00-\x20\x7f]+)$",
+    ),
+]
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._~+-]{2,247}$")]
+Webhook = Annotated[str, Field(max_length=2000, pattern=r"^https?://[\x21-\x7e]+$")]
 LabelKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 LabelValue = Annotated[str, Field(max_length=256)]
 
@@ -144,9 +153,16 @@ class Transition(Strict):
 
 
 class Shot(Strict):
-    """One prompt, held for a duration, with a motion."""
+    """One picture, held for a duration, with a motion."""
 
-    prompt: str = Field(min_length=1, max_length=8000, description="what the picture shows")
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["prompt"]}, {"required": ["image"]}]})
+
+    image: Address | None = Field(
+        None, description="a picture that is there already, instead of a prompt: gs://BUCKET/NAME or https://..."
+    )
+    prompt: str | None = Field(
+        None, min_length=1, max_length=8000, validate_default=True, description="what the picture shows"
+    )
     duration: float = Field(4.0, ge=0.2, le=60, description="seconds on screen, exact to half a frame")
     seed: Seed | None = Field(
         None, description="of this shot's noise; from the job's seed and the prompt when left out"
@@ -154,10 +170,35 @@ class Shot(Strict):
     motion: Motion = DEFAULT_MOTION
     transition: Transition | None = Field(None, description="into the next shot; the job's when left out")
 
+    @field_validator("prompt")
+    @classmethod
+    def _is_there(cls, prompt: str | None, others: ValidationInfo) -> str | None:
+        """A field's validator, not the model's: it speaks up also when other fields are wrong."""
+        if prompt is None and others.data.get("image", "") is None:
+            raise PydanticKnownError("missing")
+        return prompt
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.prompt.strip():
+        if self.prompt is not None and not self.prompt.strip():
             raise problem("is empty: say what the picture shows", "prompt")
+        if self.image is not None:
+            for field in ("prompt", "seed"):
+                if getattr(self, field) is not None:
+                    raise problem("nothing is drawn where image names a picture: give one of the two", field)
+        return self
+
+
+class Notify(Strict):
+    """Who is told how the job ended. The operator says which topics there are, and whether webhooks are sent."""
+
+    topic: TopicName | None = Field(None, description="a topic that the operator offers, by the last part of its name")
+    webhook: Webhook | None = Field(None, description="address that the receipt is posted to, signed: https://...")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.topic is None and self.webhook is None:
+            raise incomplete("names nobody: give topic, or webhook, or both")
         return self
 
 
@@ -178,6 +219,7 @@ class Job(Strict):
     shots: tuple[Shot, ...] = Field(max_length=MAX_SHOTS, json_schema_extra={"minItems": 1})
     transition: Transition = Transition()
     priority: Literal["normal", "urgent"] = Field("normal", description="urgent jobs are claimed first")
+    notify: Notify | None = Field(None, description="who is told how the job ended")
     labels: dict[LabelKey, LabelValue] = Field({}, max_length=32, description="echoed in receipt and logs")
 
     @model_validator(mode="after")
@@ -203,6 +245,11 @@ class Job(Strict):
                 f"{wanted_s:g} s is longer than shot {index + 1} or {index + 2} ({room_s:g} s): shorten it, or cut", *at
             )
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Addresses of what has to be fetched before the job can be made, each once."""
+        return tuple(dict.fromkeys(shot.image for shot in self.shots if shot.image is not None))
+
     def transition_after(self, index: int) -> tuple[Literal["cut", "crossfade"], float]:
         """Type and seconds of the transition from shot `index` to the next one; a cut takes 0 s."""
         transition = self.shots[index].transition or self.transition
@@ -217,12 +264,12 @@ class Job(Strict):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 (hex) of all that decides the video; its name, batch, priority and labels do not."""
+        """sha256 (hex) of all that decides the video; its name, batch, priority, labels and notify do not."""
         return hashlib.sha256(canonical(self.content()).encode()).hexdigest()
 
     def content(self) -> dict[str, Any]:
         """The fields that decide the video, without those that hold their defaults."""
-        aside = {"id", "batch", "priority", "labels"}
+        aside = {"id", "batch", "priority", "notify", "labels"}
         return {"version": self.version} | self.model_dump(mode="json", exclude_defaults=True, exclude=aside)
 
     def to_json(self) -> str:

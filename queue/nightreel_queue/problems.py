@@ -24,6 +24,11 @@ SHORT_CHARS = 40  # of a found value that a message repeats
 PATTERN_WORDS = {
     r"^[A-Za-z0-9_-]{1,64}$": "1 to 64 letters, digits, - or _",
     r"^[a-z0-9][a-z0-9_-]{0,39}$": "a model's name: at most 40 lower-case letters, digits, - or _",
+    r"^(gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/[^\x00-\x1f\x7f]+|https?://[^\x00-\x20\x7f]+)$": (
+        "an address: gs://BUCKET/NAME or https://..., at most 2000 characters"
+    ),
+    r"^[A-Za-z][A-Za-z0-9._~+-]{2,247}$": "a topic's name: a letter, then 2 to 247 letters, digits or . _ ~ + -",
+    r"^https?://[\x21-\x7e]+$": "an https:// address of at most 2000 characters, without blanks",
     r"^[a-z][a-z0-9_-]{0,62}$": "a lower-case letter, then at most 62 lower-case letters, digits, - or _",
 }
 _SCHEMA = job_schema()
@@ -184,7 +189,7 @@ def _alternatives(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The forms that a value may have, null aside."""
     if "$ref" in node:
         yield from _alternatives(_SCHEMA["$defs"][node["$ref"].rsplit("/", 1)[1]])
-    elif "anyOf" in node or "oneOf" in node:
+    elif "properties" not in node and ("anyOf" in node or "oneOf" in node):
         for part in node.get("anyOf") or node["oneOf"]:
             yield from _alternatives(part)
     elif node.get("type") != "null":
@@ -225,7 +230,7 @@ def _text_words(node: dict[str, Any]) -> str:
 
 def check_size(job: Job) -> str | None:
     """What to say of a job that no message could carry; None when it fits."""
-    if sum(len(shot.prompt) for shot in job.shots) < MAX_JOB_BYTES // 8:
+    if sum(len(shot.prompt or "") for shot in job.shots) < MAX_JOB_BYTES // 8:
         return None
     size_bytes = len(job.to_json().encode())
     allowed = MAX_JOB_BYTES - 1000  # what resolving adds: model, batch and id

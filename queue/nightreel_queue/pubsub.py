@@ -114,6 +114,7 @@ class Act:
 PULL = Act("pull from", "roles/pubsub.subscriber")
 SETTLE = Act("settle a message of", "roles/pubsub.subscriber")
 PUBLISH = Act("publish to", "roles/pubsub.publisher")
+LOOK = Act("look at", "roles/pubsub.viewer")
 
 
 class Clients:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import QueueUnavailable
-from .pubsub import Act, Address, Clients, Subscription
+from .pubsub import LOOK, Act, Address, Clients, Subscription
 from .pubsub_queue import LEASE_S
 
 RETENTION_S = 7 * 24 * 3600
@@ -15,7 +15,6 @@ MAX_DELIVERY_ATTEMPTS = (
     100  # Pub/Sub's largest: handing back for a shutdown counts too, real failures we count ourselves
 )
 
-LOOK = Act("look at", "roles/pubsub.viewer")
 CREATE = Act("create", "roles/pubsub.editor")
 MEND = Act("change", "roles/pubsub.editor")
 
@@ -48,6 +47,24 @@ def setup(url: str) -> list[str]:
         return done
 
 
+def setup_results(url: str, name: str) -> list[str]:
+    """Create a topic for results and a subscription of its name, beside the queue; nothing that is there is changed.
+
+    Returns what was done, a line each: nothing the second time. Raises QueueUnavailable.
+    """
+    queue = Address.of(url)
+    if name in _names(queue):
+        raise QueueUnavailable(f"{name} belongs to the queue {queue.url}: choose another name for the results")
+    address = Address(queue.project, name)
+    with Clients(address) as clients:
+        done = _make_topic(clients, name)
+        if _find_subscription(clients, name) is None:
+            request = _lasting(address, name)
+            clients.call(CREATE, request["name"], clients.subscriber.create_subscription, request)
+            done.append(f"created subscription {name}")
+        return done
+
+
 def check(url: str) -> list[str]:
     """What is missing or wrong, a line each. Changes nothing. Raises QueueUnavailable when it cannot be seen."""
     address = Address.of(url)
@@ -69,15 +86,20 @@ def _names(address: Address) -> tuple[str, ...]:
     return address.dead, address.named(urgent=False), address.named(urgent=True)  # those that others refer to first
 
 
-def _wanted(address: Address, name: str) -> dict[str, Any]:
-    """How the subscription must be. No retry policy: it would delay every message that is handed back."""
-    wanted: dict[str, Any] = {
+def _lasting(address: Address, name: str) -> dict[str, Any]:
+    """A subscription that keeps its messages, and does not go when nobody uses it."""
+    return {
         "name": address.subscription(name),
         "topic": address.topic(name),
         "ack_deadline_seconds": int(LEASE_S),
         "message_retention_duration": {"seconds": RETENTION_S},
         "expiration_policy": {},  # never
     }
+
+
+def _wanted(address: Address, name: str) -> dict[str, Any]:
+    """How the subscription must be. No retry policy: it would delay every message that is handed back."""
+    wanted = _lasting(address, name)
     if name != address.dead:
         policy = {"dead_letter_topic": address.topic(address.dead), "max_delivery_attempts": MAX_DELIVERY_ATTEMPTS}
         wanted["dead_letter_policy"] = policy

@@ -56,7 +56,7 @@ def manifest_schema() -> Schema:
     schema = job_schema()
     parts: Schema = schema["$defs"]
     properties: Schema = {key: value for key, value in schema["properties"].items() if key != "batch"}
-    shot = {key: value for key, value in parts["Shot"].items() if key != "required"}
+    shot = {key: value for key, value in parts["Shot"].items() if key not in ("required", "anyOf")}
     words = {"type": "string", "minLength": 1, "description": "a shot that is only its prompt"}
     properties["shots"] |= {"items": {"anyOf": [words, {"$ref": "#/$defs/Shot"}]}}
     parts |= {

@@ -21,9 +21,22 @@ def open_store(url: str) -> Store:
     return FolderStore(Path(url))
 
 
+def fetch_object(address: str, path: Path, *, limit_s: float, limit_bytes: int) -> None:
+    """Copy gs://BUCKET/NAME to a new local file. Raises as `gcs_objects.fetch` does."""
+    try:
+        from .gcs_objects import fetch
+    except ImportError as exc:
+        raise _needs_google(address) from exc
+    fetch(address, path, limit_s=limit_s, limit_bytes=limit_bytes)
+
+
 def _open_bucket(url: str) -> Store:
     try:
         from .gcs import GcsStore  # a second that only buckets cost
     except ImportError as exc:
-        raise StoreUnavailable(f"{url} needs Google's client: pip install 'nightreel[gcp]'") from exc
+        raise _needs_google(url) from exc
     return GcsStore(url)
+
+
+def _needs_google(url: str) -> StoreUnavailable:
+    return StoreUnavailable(f"{url} needs Google's client: pip install 'nightreel[gcp]'")

@@ -4,6 +4,7 @@ StoreError
 ├── NotFound            no object of that name
 ├── Conflict            the object is not at the generation that the writer expected
 ├── Damaged             the object's content is not what was put
+├── ObjectTooLarge      the object is larger than its reader allows
 ├── BadName             the name could leave the store, or means different things in different stores
 └── StoreUnavailable    the store cannot be read or written at all
     └── StoreFull       no room is left
@@ -26,6 +27,10 @@ class Conflict(StoreError):
 
 class Damaged(StoreError):
     """Raised when a store that checks what it reads finds that an object's content is not what was put."""
+
+
+class ObjectTooLarge(StoreError):
+    """Raised when an object that somebody else put is larger than its reader allows."""
 
 
 class BadName(StoreError):

@@ -76,6 +76,8 @@ class Made(Record):
     """Keyframes that this attempt rendered."""
     reused: int = 0
     """Keyframes that the store already had."""
+    inputs: dict[str, str] = {}
+    """sha256 (hex) of each picture that was fetched, by address."""
     keyframes_s: float = 0.0
     film_s: float = 0.0
     verify_s: float = 0.0

@@ -21,6 +21,7 @@ from nightreel_storage.keyframes import Keyframes
 from nightreel_storage.receipts import AlreadyEnded, Held, Receipts
 
 from .errors import GaveUp, NameTaken, RendererUnavailable
+from .inputs import Inputs
 from .renderer import Renderer
 
 
@@ -55,6 +56,10 @@ class Work:
     scratch: Path
     have: Mapping[str, str]
     """Files of the keyframes that the store had, by fingerprint."""
+    inputs: Mapping[str, str]
+    """sha256 of each picture that the job names, by address."""
+    given: Mapping[str, str]
+    """Files of these pictures, by sha256."""
     failures: int
     """Attempts that failed before; after one, the job is rendered alone."""
 
@@ -62,13 +67,16 @@ class Work:
 class Admission:
     """Decides what a delivery is, from the receipts, attempts and keyframes that the store has."""
 
-    def __init__(self, store: Store, models: Mapping[str, ModelSpec], model: str, max_attempts: int) -> None:
+    def __init__(
+        self, store: Store, models: Mapping[str, ModelSpec], model: str, max_attempts: int, inputs: Inputs
+    ) -> None:
         self._receipts = Receipts(store)
         self._attempts = Attempts(store)
         self._keyframes = Keyframes(store)
         self._models = models
         self._model = model
         self._max_attempts = max_attempts
+        self._inputs = inputs
 
     def request(self, delivery: Delivery) -> Request:
         """Read a delivery. Raises InvalidJob, AlreadyEnded, NameTaken."""
@@ -95,17 +103,24 @@ class Admission:
         return self._models[name]
 
     def work(self, request: Request, renderer: Renderer, scratch: Path) -> Work:
-        """Collect what the store has for a request. Raises GaveUp, Unrenderable, RendererUnavailable, Preempted."""
+        """Collect what the store has for a request, and what the job names.
+
+        Raises GaveUp, Unrenderable, RendererUnavailable, Preempted, and what `Inputs.fetch` raises.
+        """
         spec = self.spec(request.job)
+        self._inputs.check(request.job)
         description = self._describe(spec, renderer)
-        layout = plan(request.job, spec, description)
+        inputs = self._inputs.fetch(request.job, scratch)
+        sums = {address: found.sha256 for address, found in inputs.items()}
+        layout = plan(request.job, spec, description, sums)
         have, makers = self._fetch(layout, scratch)
         failed = failures(self._attempts.history(*request.name, request.round), makers)
         if len(failed) >= self._max_attempts:
             why = next((attempt.reason for attempt in reversed(failed) if attempt.reason), "its worker was killed")
             raise GaveUp(f"gave up after {len(failed)} attempts; the last one: {why}")
         key = f"{'/'.join(request.name)}#{uuid.uuid4().hex[:8]}"
-        return Work(key, request, spec, description, layout, scratch, have, len(failed))
+        given = {found.sha256: str(found.path) for found in inputs.values()}
+        return Work(key, request, spec, description, layout, scratch, have, sums, given, len(failed))
 
     def _describe(self, spec: ModelSpec, renderer: Renderer) -> Description:
         try:

@@ -1,7 +1,8 @@
 """The child process: owns the GPU, keeps the model between jobs, turns orders into files.
 
-Three threads: the main one makes keyframes (it alone touches the model), one films and encodes, one listens to the
-parent. While job N is filmed, the keyframes of job N+1 are made; a film begins as soon as its first keyframe is there.
+The main thread makes keyframes (it alone touches the model), others listen to the parent, decode given pictures, write
+keyframes to files, and film. While job N is filmed, the keyframes of job N+1 are made; a film begins as soon as its first
+keyframe is there.
 The child gets no secrets, no store and no queue. When its orders end, because the parent closed the pipe or died,
 it ends its whole process group, ffmpeg included.
 """
@@ -24,8 +25,8 @@ from nightreel_pipelines.base import Description, Picture, Tick
 from nightreel_pipelines.encode import Encoder
 from nightreel_pipelines.errors import Cancelled, PipelineError, SourceUnavailable, Unrenderable
 from nightreel_pipelines.models import ModelSpec, make_source
-from nightreel_pipelines.pictures import load_png, save_png
-from nightreel_pipelines.plan import Plan, plan
+from nightreel_pipelines.pictures import BadPicture, load_any, load_png, save_png
+from nightreel_pipelines.plan import Given, Plan, plan
 from nightreel_pipelines.recipe import Recipe
 from nightreel_queue.job import Job
 
@@ -76,7 +77,7 @@ class Task:
 
     def picture(self, shot: int) -> Picture:
         """The stored keyframe of a shot, as soon as there is one."""
-        fingerprint = self.plan.shots[shot].recipe.fingerprint
+        fingerprint = self.plan.shots[shot].keyframe.fingerprint
         began = time.monotonic()
         with self._changed:
             self._changed.wait_for(lambda: self._error is not None or fingerprint in self._files)
@@ -95,6 +96,7 @@ class Child:
         self._source = make_source(self._spec, Path(start.weights_root) if start.weights_root else None)
         self._loaded = False
         self.inbox: queue.Queue[wire.Order] = queue.Queue()
+        self._ready: queue.Queue[Task] = queue.Queue()
         self._tasks: dict[str, Task] = {}
         self._cancelled: set[str] = set()
         self._to_film: queue.Queue[Task] = queue.Queue(maxsize=1)
@@ -107,11 +109,12 @@ class Child:
         self._events.send(
             wire.Hello(description.source, description.revision, description.precision, description.device)
         )
-        threading.Thread(target=self._film_all, name="film", daemon=True).start()
-        threading.Thread(target=self._save_all, name="save", daemon=True).start()
+        for name, work in (("film", self._film_all), ("save", self._save_all)):
+            threading.Thread(target=work, name=name, daemon=True).start()
+        threading.Thread(target=self._prepare_all, args=(description,), name="prepare", daemon=True).start()
         free_since = time.monotonic()
         while True:
-            self._keyframes_stage(self.inbox.get(), description, free_since)
+            self._keyframes_stage(self._ready.get(), free_since)
             free_since = time.monotonic()
 
     def cancel(self, key: str) -> None:
@@ -119,14 +122,40 @@ class Child:
         if task := self._tasks.get(key):
             self._end(task, Cancelled())
 
+    # given pictures
+
+    def _prepare_all(self, description: Description) -> None:
+        """Decode what a job brings along while the GPU is at the job before."""
+        while True:
+            order = self.inbox.get()
+            layout = plan(Job.model_validate_json(order.job), self._spec, description, order.inputs)
+            task = Task(order, layout)
+            self._tasks[task.key] = task
+            try:
+                for given, shot in layout.given.items():
+                    self._prepare(task, given, Path(order.given[given.fingerprint]), shot)
+            except Exception as exc:  # noqa: BLE001  # the stage's boundary: what hostile bytes do to a decoder ends one job
+                self._end(task, exc)
+            self._ready.put(task)
+
+    def _prepare(self, task: Task, given: Given, file: Path, shot: int) -> None:
+        task.check()
+        try:
+            picture = load_any(file)
+        except BadPicture as exc:
+            raise Unrenderable(f"shots[{shot}].image: {given.address} {exc}") from exc
+        ready = task.scratch / f"{given.fingerprint}.png"
+        save_png(ready, picture)
+        task.add(given.fingerprint, ready)
+        self._events.send(wire.Step(task.key))
+
     # keyframes
 
-    def _keyframes_stage(self, order: wire.Order, description: Description, free_since: float) -> None:
+    def _keyframes_stage(self, task: Task, free_since: float) -> None:
         got_at = time.monotonic()
-        task = Task(order, plan(Job.model_validate_json(order.job), self._spec, description))
-        self._tasks[task.key] = task
         if task.key in self._cancelled:
             self._end(task, Cancelled())
+        if task.error is not None:
             return
         self._to_film.put(task)  # waits until the film before the last has left its stage
         began = time.monotonic()

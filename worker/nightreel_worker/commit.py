@@ -17,6 +17,7 @@ from nightreel_pipelines.encode import Decoded, check
 from nightreel_pipelines.errors import BadVideo
 from nightreel_pipelines.models import ModelSpec
 from nightreel_pipelines.plan import Plan, plan
+from nightreel_queue.job import Job
 from nightreel_storage.base import Entry, Store
 from nightreel_storage.errors import Conflict
 from nightreel_storage.receipts import Made, OutputFile, Receipt, Receipts, State, Video, utc_now
@@ -24,8 +25,6 @@ from nightreel_storage.receipts import Made, OutputFile, Receipt, Receipts, Stat
 from .admission import Request, Work
 from .errors import NameTaken
 from .renderer import Film
-
-_NOBODY = Description("", "", "", "")  # a film's size and length do not depend on who makes the keyframes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ class Committer:
         local, poster = scratch / "adopted.mp4", scratch / "adopted.jpg"
         entry = self._store.fetch(_output(request, ".mp4"), local)
         try:
-            decoded = _check(local, plan(request.job, spec, _NOBODY), poster, tick)
+            decoded = _check(local, _layout(request.job, spec), poster, tick)
         except BadVideo as exc:
             raise NameTaken(f"{entry.name} is there, but is not this job's video ({exc}): move it away, retry") from exc
         outputs = (_output_file(entry, adopted=True), self._put(request, ".jpg", poster, "image/jpeg", tick))
@@ -148,6 +147,11 @@ class Committer:
             return _output_file(entry, adopted=True)
 
 
+def _layout(job: Job, spec: ModelSpec) -> Plan:
+    """A film's size and length do not depend on who makes the keyframes, or on what given pictures show."""
+    return plan(job, spec, Description("", "", "", ""), dict.fromkeys(job.inputs, ""))
+
+
 def _output(request: Request, suffix: str) -> str:
     return "/".join(request.name) + suffix
 
@@ -199,6 +203,7 @@ def _made(work: Work, film: Film, verify_s: float) -> Made:
         device=work.description.device,
         keyframes=film.made,
         reused=len(work.plan.recipes) - film.made,
+        inputs=dict(work.inputs),
         keyframes_s=round(film.keyframes_s, 3),
         film_s=round(film.film_s, 3),
         verify_s=round(verify_s, 3),

@@ -5,7 +5,13 @@ WorkerError
 ├── GaveUp              the job has failed as often as it may
 ├── ChildDied           the renderer process crashed or hung while it worked on this job
 ├── Preempted           the worker has to leave; the job has done nothing wrong
-└── RendererUnavailable the renderer cannot be started at all; the run ends
+├── RendererUnavailable the renderer cannot be started at all; the run ends
+├── Refused             the job asks for what this worker may not do
+└── WebError            something on the web could not be asked
+    ├── Forbidden       the address must not be asked
+    ├── Missing         there is nothing at the address
+    ├── TooLarge        the answer is larger than it may be
+    └── Unreachable     no answer, or not the one that was hoped for
 """
 
 from __future__ import annotations
@@ -33,3 +39,27 @@ class Preempted(WorkerError):
 
 class RendererUnavailable(WorkerError):
     """Raised when the renderer process cannot get ready; the message says what to install or set."""
+
+
+class Refused(WorkerError):
+    """Raised when a job asks for what this worker's settings do not allow; names the field and the mend."""
+
+
+class WebError(WorkerError):
+    """Base of what can go wrong between a worker and a web server."""
+
+
+class Forbidden(WebError):
+    """Raised for an address that a job must not make a worker ask: not https, private, or oddly written."""
+
+
+class Missing(WebError):
+    """Raised when what a job names is not there, and nobody says that it will be."""
+
+
+class TooLarge(WebError):
+    """Raised when a server sends, or announces, more than was allowed."""
+
+
+class Unreachable(WebError):
+    """Raised when a server cannot be reached, is too slow, or answers with a status that is no success."""

@@ -9,7 +9,7 @@ from nightreel_queue.errors import InvalidJob, LeaseLost, QueueUnavailable
 from nightreel_storage.errors import Conflict, NotFound, StoreError, StoreUnavailable
 from nightreel_storage.receipts import AlreadyEnded
 
-from .errors import GaveUp, NameTaken, Preempted, RendererUnavailable
+from .errors import Forbidden, GaveUp, Missing, NameTaken, Preempted, Refused, RendererUnavailable, TooLarge
 
 
 class Fate(Enum):
@@ -32,7 +32,7 @@ def fate_of(error: Exception) -> Fate:
             return Fate.ENDED
         case InvalidJob():
             return Fate.REJECT
-        case Unrenderable() | NameTaken() | GaveUp():
+        case Unrenderable() | NameTaken() | GaveUp() | Refused() | Forbidden() | Missing() | TooLarge():
             return Fate.FAIL
         case Preempted() | RendererUnavailable() | StoreUnavailable() | QueueUnavailable():
             return Fate.HAND_BACK

@@ -32,6 +32,10 @@ class RunReport(Record):
     keyframes: int = 0
     reused: int = 0
     renderer_restarts: int = 0
+    notified: int = 0
+    """Notices of ended jobs that somebody took, each receiver counted."""
+    not_notified: int = 0
+    """Notices that nobody took; the log says why."""
     load_s: float = 0.0
     keyframes_s: float = 0.0
     """Time that the GPU stage had a job."""

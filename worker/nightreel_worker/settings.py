@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from pydantic import Field
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nightreel_queue.errors import QueueUnavailable
+from nightreel_queue.topics import topic_name
+
+from .addresses import trusted_host
+from .webhooks import webhook_keys
 
 
 class Settings(BaseSettings):
     """Built once, at the command line, and passed down. Flags of a command win over the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="NIGHTREEL_", frozen=True, extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="NIGHTREEL_", frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     queue: str = Field("", description="queue's address; empty: an SQLite file inside the store, .nightreel/queue.db")
     store: str = Field("out", description="where results go: a folder, or gs://BUCKET/PREFIX")
@@ -37,10 +44,62 @@ class Settings(BaseSettings):
     x264_preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"] = Field(
         "fast", description="speed against size of the encoder"
     )
+    input_buckets: str = Field("", description="buckets that jobs may take pictures from, separated by commas")
+    input_https: bool = Field(False, description="whether jobs may take pictures from the web")
+    input_max_mb: float = Field(200.0, gt=0, description="size of all pictures of one job together")
+    input_timeout_s: float = Field(60.0, gt=0, description="seconds that fetching a job's pictures may take")
+    results_topic: str = Field(
+        "", description="where every receipt of this worker is published, pubsub://PROJECT/TOPIC; empty: nowhere"
+    )
+    notify_topics: str = Field(
+        "",
+        description="topics that jobs may name in notify.topic by the last part, pubsub://PROJECT/TOPIC, separated by"
+        " commas",
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="signs webhooks, whsec_ and base64; two, separated by a comma, while one is replaced; without it,"
+        " jobs may name no webhook",
+    )
+    trusted_hosts: str = Field(
+        "",
+        description="hosts that may be asked although they are private or speak plain http, HOST or HOST:PORT,"
+        " separated by commas",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="json has Cloud Logging's fields; auto: console on a terminal, else json"
     )
+
+    def listed(self, field: str) -> tuple[str, ...]:
+        """A setting that holds several texts, separated by commas."""
+        return _parts(str(getattr(self, field)))
+
+    @field_validator("results_topic", "notify_topics")
+    @classmethod
+    def _check_topics(cls, value: str, info: ValidationInfo) -> str:
+        if info.field_name == "results_topic" and len(_parts(value)) > 1:
+            raise ValueError("must be one topic: name the others in NIGHTREEL_NOTIFY_TOPICS")
+        for part in _parts(value):
+            if not re.fullmatch(r"pubsub://[^/?#\s]+/[^/?#\s]+", part):
+                raise ValueError("must be pubsub://PROJECT/TOPIC")
+        names = [topic_name(part) for part in _parts(value)]
+        if len(set(names)) < len(names):
+            raise ValueError("two topics have the same last part, by which jobs name them")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        webhook_keys(value.get_secret_value() if value else "")
+        return value
+
+    @field_validator("trusted_hosts")
+    @classmethod
+    def _check_hosts(cls, value: str) -> str:
+        for part in _parts(value):
+            trusted_host(part)
+        return value
 
     @property
     def queue_url(self) -> str:
@@ -48,3 +107,7 @@ class Settings(BaseSettings):
         if not self.queue and "://" in self.store:
             raise QueueUnavailable(f"{self.store} is a bucket: name a queue too, --queue pubsub://PROJECT/SUBSCRIPTION")
         return self.queue or f"sqlite:///{quote(self.store)}/.nightreel/queue.db"
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

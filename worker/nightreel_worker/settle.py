@@ -16,7 +16,7 @@ from nightreel_queue.errors import LeaseLost
 from nightreel_storage.attempts import Attempts, End, OpenAttempt
 from nightreel_storage.base import Store
 from nightreel_storage.errors import Conflict, StoreError
-from nightreel_storage.receipts import AlreadyEnded, Receipts, utc_now
+from nightreel_storage.receipts import AlreadyEnded, Receipt, Receipts, utc_now
 
 from .admission import Request
 from .commit import Author, Committer
@@ -55,33 +55,45 @@ class Settler:
         self._retry_delay_s = retry_delay_s
         self._watch = watch
 
-    def settle(self, claim: Claim, error: Exception) -> None:
-        """Settle a delivery. Raises what makes that impossible: the delivery then comes back when its lease ends."""
+    def settle(self, claim: Claim, error: Exception) -> Receipt | None:
+        """Settle a delivery; returns the receipt of a round that has ended, whoever ended it.
+
+        Raises what makes that impossible: the delivery then comes back when its lease ends.
+        """
         match fate_of(error):
             case Fate.ENDED:
-                self._ended(claim, error)
+                return self._ended(claim, error)
             case Fate.REJECT:
                 self._reject(claim, error)
+            case Fate.FAIL if (
+                claim.request is None
+            ):  # the receipt's name is another job's: what can be left is a record
+                self._reject(claim, error)
             case Fate.FAIL:
-                self._fail(claim, str(error), "failed")
+                return self._fail(claim, str(error), "failed")
             case Fate.RETRY:
-                self._retry(claim, f"{type(error).__name__}: {error}")
+                return self._retry(claim, f"{type(error).__name__}: {error}")
             case Fate.HAND_BACK:
                 self._close(claim, "preempted", str(error))
                 self._release(claim, str(error), 0.0)
             case Fate.FORGET:
                 self._close(claim, "lost", str(error))
                 log.warning("lease_lost", job=_name(claim))
+        return None
 
     def author(self, claim: Claim) -> Author:
         """Who ends the round, for its receipt."""
         attempt = claim.attempt.attempt.id if claim.attempt else ""
         return Author(self._run, attempt, claim.failures + (claim.attempt is not None))
 
+    def close_preempted(self, claim: Claim) -> None:
+        """Of a commit that did not end before its worker had to: it costs nothing."""
+        self._close(claim, "preempted", "its worker had to leave before it ended")
+
     def close_done(self, claim: Claim) -> None:
         self._close(claim, "done", "")
 
-    def _ended(self, claim: Claim, error: Exception) -> None:
+    def _ended(self, claim: Claim, error: Exception) -> Receipt | None:
         """Somebody has written this round's receipt: ours would be a second one."""
         receipt = error.receipt if isinstance(error, AlreadyEnded) else None
         if receipt is None and claim.request is not None:
@@ -90,29 +102,30 @@ class Settler:
         self._close(claim, "cancelled" if isinstance(error, Cancelled) else "lost", str(error))
         if receipt is None:  # whoever called it off has taken that back
             self._release(claim, "called off, but without a receipt", 0.0)
-            return
+            return None
         if receipt.state == "failed" and claim.delivery.delivery_attempt > 1:
             # its worker may have died between the failed receipt and the dead letter
             claim.delivery.dead_letter(receipt.reason)
         else:
             claim.delivery.ack()
         self._watch(Ended(receipt, earlier=True))
+        return receipt if receipt.ended else None
 
-    def _fail(self, claim: Claim, reason: str, end: End) -> None:
+    def _fail(self, claim: Claim, reason: str, end: End) -> Receipt | None:
         assert claim.request is not None
         try:
             receipt = self._committer.fail(claim.request, reason, self.author(claim))
         except AlreadyEnded as exc:
             if exc.receipt.fingerprint == claim.request.job.fingerprint:
-                self._ended(claim, exc)
-            else:  # the receipt's name is taken as well: all that can be left is a record
-                self._reject(claim, exc)
-            return
+                return self._ended(claim, exc)
+            self._reject(claim, exc)  # the receipt's name is taken as well: all that can be left is a record
+            return None
         self._close(claim, end, reason)
         claim.delivery.dead_letter(reason)
         self._watch(Ended(receipt, earlier=False))
+        return receipt
 
-    def _retry(self, claim: Claim, reason: str) -> None:
+    def _retry(self, claim: Claim, reason: str) -> Receipt | None:
         """Another attempt may do better, until the limit; a trouble before the first attempt counts deliveries."""
         tries = claim.failures + 1 if claim.attempt else claim.delivery.delivery_attempt
         if tries < self._max_attempts:
@@ -120,9 +133,10 @@ class Settler:
             delay_s = min(self._retry_delay_s * 2 ** (tries - 1), MAX_RETRY_DELAY_S)
             self._release(claim, reason, delay_s)
         elif claim.request is not None:
-            self._fail(claim, str(GaveUp(f"gave up after {tries} attempts; the last one: {reason}")), "failed")
+            return self._fail(claim, str(GaveUp(f"gave up after {tries} attempts; the last one: {reason}")), "failed")
         else:
             self._reject(claim, GaveUp(reason))
+        return None
 
     def _release(self, claim: Claim, reason: str, delay_s: float) -> None:
         claim.delivery.release(delay_s)

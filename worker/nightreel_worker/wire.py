@@ -39,6 +39,10 @@ class Order:
     scratch: str
     have: dict[str, str] = field(default_factory=dict)
     """Files of the keyframes that need not be rendered, by fingerprint."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """sha256 of each picture that the job names, by address."""
+    given: dict[str, str] = field(default_factory=dict)
+    """Files of these pictures, as they were fetched, by sha256."""
 
 
 @dataclass(frozen=True, slots=True)

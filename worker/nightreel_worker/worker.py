@@ -1,4 +1,4 @@
-"""The run: pull, render, commit, ack.
+"""The run: pull, render, commit, ack, and then tell whoever wants to know.
 
 One thread claims deliveries; each delivery then has a thread of its own, which sees it from admission to settlement.
 The stages are kept apart by the renderer (keyframes, film) and by a lock (verify and upload): one job in each, and at
@@ -22,6 +22,7 @@ import structlog
 from nightreel_pipelines.models import ModelSpec
 from nightreel_queue.base import Delivery, Queue
 from nightreel_queue.errors import LeaseLost, QueueError, QueueUnavailable
+from nightreel_queue.problems import parse_job
 from nightreel_storage.attempts import Attempts
 from nightreel_storage.base import Store
 from nightreel_storage.errors import Conflict, StoreError
@@ -34,13 +35,16 @@ from .claims import Claims, Situation
 from .commit import Committer
 from .events import Advanced, Claimed, Ended, Event, Watch
 from .fate import ends_run
+from .inputs import Inputs, Rules
 from .leases import Lease, LeaseKeeper
 from .lookout import Lookout
+from .notify import LAST_S, Notifier
 from .renderer import Film, Limits, Renderer
 from .report import RunReport, Tally
 from .scratch import Scratch
 from .settings import Settings
 from .settle import Claim, Settler, try_release
+from .web import Web
 
 log = structlog.get_logger()
 
@@ -85,7 +89,12 @@ class Worker:
         self._tally = Tally()
         limits = Limits(settings.stall_s, settings.load_timeout_s)
         self._renderer = Renderer(limits, settings.weights, settings.x264_preset)
-        self._admission = Admission(store, models, settings.model, settings.max_attempts)
+        rules = Rules(
+            settings.listed("input_buckets"), settings.input_https, settings.input_max_mb, settings.input_timeout_s
+        )
+        web = Web(settings.listed("trusted_hosts"))
+        self._admission = Admission(store, models, settings.model, settings.max_attempts, Inputs(rules, web))
+        self._notifier = Notifier.of(settings, web)
         self._attempts, self._keyframes, self._committer = Attempts(store), Keyframes(store), Committer(store)
         self._settler = Settler(store, self.id, settings.max_attempts, settings.retry_delay_s, self._watch)
         self._leases = LeaseKeeper(settings.stall_s, self._renderer.quiet_s)
@@ -133,6 +142,7 @@ class Worker:
 
     def _pursue(self, mine: UnderWay) -> Receipt:
         request = mine.claim.request = self._admission.request(mine.delivery)
+        self._notifier.check(request.job)
         if self._committer.find(request):
             with self._committing(mine):
                 author = self._settler.author(mine.claim)
@@ -171,7 +181,8 @@ class Worker:
                 case wire.Filming():
                     self._watch(Advanced(batch, job, "film", line.frames))
 
-        order = wire.Order(work.key, work.request.job.to_json(), str(work.scratch), dict(work.have))
+        job_json = work.request.job.model_copy(update={"notify": None}).to_json()  # the child tells nobody
+        order = wire.Order(work.key, job_json, str(work.scratch), dict(work.have), dict(work.inputs), dict(work.given))
         return self._renderer.render(work.spec, order, alone=alone, heard=heard)
 
     @contextlib.contextmanager
@@ -195,6 +206,11 @@ class Worker:
         except QueueError as exc:  # the job has ended all the same: its next delivery will be acked
             log.warning("not_acked", batch=receipt.batch, job=receipt.job, reason=str(exc))
         self._settler.close_done(mine.claim)
+        self._tell(mine, receipt)
+
+    def _tell(self, mine: UnderWay, receipt: Receipt) -> None:
+        """The job has ended and its delivery is settled: others may hear of it. Nothing waits for them."""
+        self._notifier.tell(receipt, parse_job(mine.delivery.body).notify)
 
     def _settle(self, mine: UnderWay, error: Exception) -> None:
         if mine.lease.lost:
@@ -202,7 +218,8 @@ class Worker:
         if ends_run(error):
             self._abort(error)
         try:
-            self._settler.settle(mine.claim, error)
+            if receipt := self._settler.settle(mine.claim, error):
+                self._tell(mine, receipt)
         except (QueueError, StoreError) as exc:
             log.warning("delivery_not_settled", reason=str(exc), error=str(error))
             if ends_run(exc):
@@ -272,12 +289,29 @@ class Worker:
         self._renderer.stop()
         with self._changed:
             remaining = list(self._under_way)
+        unfinished = []
         for mine in remaining:
             mine.thread.join(max(0.0, leave_by - time.monotonic()))
             if mine.thread.is_alive():
                 log.warning("left_unfinished", stage=mine.stage)
                 try_release(mine.delivery)
+                unfinished.append(mine.claim)
+        self._disown(unfinished)
+        told_by = time.monotonic() + LAST_S
         self._renderer.close()
+        self._notifier.finish(min(told_by, leave_by) if self._leaving.is_set() else told_by)
+
+    def _disown(self, claims: list[Claim]) -> None:
+        """Close the attempts of what was given back unfinished. A store that does not answer is not waited for."""
+
+        def close() -> None:
+            for claim in claims:
+                self._settler.close_preempted(claim)
+
+        if claims:
+            closing = threading.Thread(target=close, name="disown", daemon=True)
+            closing.start()
+            closing.join(LAST_WORD_S)
 
     def _watch(self, event: Event) -> None:
         self._tally.see(event)
@@ -310,6 +344,8 @@ class Worker:
             keyframes=sum(each.keyframes for each in made),
             reused=sum(each.reused for each in made),
             renderer_restarts=self._renderer.restarts,
+            notified=self._notifier.notified,
+            not_notified=self._notifier.not_notified,
             load_s=round(tally.load_s, 3),
             keyframes_s=round(tally.keyframes_s, 3),
             waited_s=round(tally.waited_s, 3),
