@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import bare_queue
@@ -46,15 +46,15 @@ def _rounds(asked: argparse.Namespace, default: int = 3) -> int:
 
 def jobs(folder: Path, asked: argparse.Namespace) -> tuple[Table, ...]:
     """Tiny jobs through whole workers, and messages through the queue alone."""
-    many, messages, most = (12, 24, 2) if asked.quick else (300, 800, 4)
+    many, messages, sizes = (12, 24, (2,)) if asked.quick else (300, 800, (1, 4))
     rounds = _rounds(asked)
-    return _whole_jobs(folder, many, most, rounds), _bare_messages(messages, most, rounds)
+    return _whole_jobs(folder, many, sizes, rounds), _bare_messages(messages, sizes, rounds)
 
 
-def _whole_jobs(folder: Path, many: int, most: int, rounds: int) -> Table:
+def _whole_jobs(folder: Path, many: int, sizes: Sequence[int], rounds: int) -> Table:
     rates: dict[tuple[str, int], list[float]] = {}
     for _ in range(rounds):
-        for workers in (1, most):
+        for workers in sizes:
             for name, place in ((CLOUD, in_the_cloud()), (LOCAL, on_this_machine(folder))):
                 rates.setdefault((name, workers), []).append(_rate(place, folder, workers, many))
     rows = [
@@ -90,7 +90,7 @@ def _rate(place: Place, folder: Path, workers: int, many: int) -> float:
     return counted / (last - began) if counted else 0.0
 
 
-def _bare_messages(messages: int, most: int, rounds: int) -> Table:
+def _bare_messages(messages: int, sizes: Sequence[int], rounds: int) -> Table:
     hows = {
         "PubSubQueue: pull, extend, ack": bare_queue.ours,
         "Google's client: pull(1), acknowledge": bare_queue.google_two_calls,
@@ -98,7 +98,7 @@ def _bare_messages(messages: int, most: int, rounds: int) -> Table:
     }
     rates: dict[tuple[str, int], list[float]] = {}
     for _ in range(rounds):
-        for processes in (1, most):
+        for processes in sizes:
             for name, how in hows.items():
                 place = in_the_cloud()
                 bare_queue.publish_ours(place.queue_url, bare_queue.messages(messages + processes))

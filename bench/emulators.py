@@ -120,7 +120,8 @@ class Worker:
     def start(cls, place: Place, folder: Path, **settings: object) -> Worker:
         """Start one in `folder`; `settings` are environment variables without their prefix, in lower case."""
         log = folder / f"worker{next(_numbers)}.log"
-        given = {"queue": place.queue_url, "store": place.store_url, "log_format": "json", "log_level": "info"}
+        given = {"queue": place.queue_url, "store": place.store_url, "scratch": folder / "scratch"}
+        given |= {"log_format": "json", "log_level": "info"}
         environment = {f"NIGHTREEL_{name.upper()}": str(value) for name, value in (given | settings).items()}
         with log.open("wb") as file:
             process = subprocess.Popen(

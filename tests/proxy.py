@@ -7,11 +7,21 @@ import select
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 LOOK_S = 0.05  # between two looks whether a connection shall end
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST instead of FIN
+
+
+@dataclass(eq=False)
+class _Connection:
+    """One client's line to the server."""
+
+    client: socket.socket
+    server: socket.socket
+    over: threading.Event = field(default_factory=threading.Event)
+    by_reset: bool = False
 
 
 class Proxy:
@@ -31,7 +41,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.host = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.host}"
-        self._ends = (threading.Event(), threading.Event())
+        self._open: set[_Connection] = set()
         self._accepting = self._begin()
 
     def cut(self) -> None:
@@ -55,10 +65,9 @@ class Proxy:
         self._listener.close()
 
     def _end_all(self, *, reset: bool = False) -> None:
-        (over, by_reset), self._ends = self._ends, (threading.Event(), threading.Event())
-        if reset:
-            by_reset.set()
-        over.set()
+        for each in tuple(self._open):
+            each.by_reset = reset
+            each.over.set()
 
     def _begin(self) -> threading.Thread:
         thread = threading.Thread(target=self._accept, daemon=True)
@@ -69,35 +78,42 @@ class Proxy:
         with contextlib.suppress(OSError):  # cut, or closed
             while True:
                 client = self._listener.accept()[0]
-                threading.Thread(target=self._serve, args=(client, *self._ends), daemon=True).start()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
-    def _serve(self, client: socket.socket, over: threading.Event, by_reset: threading.Event) -> None:
+    def _serve(self, client: socket.socket) -> None:
         upstream = ("127.0.0.1", self._upstream_port())
         with contextlib.suppress(OSError), client, socket.create_connection(upstream) as server:
-            while not over.is_set() and self._exchange(client, server):
-                pass
-            if by_reset.is_set():
+            connection = _Connection(client, server)
+            self._open.add(connection)
+            back = threading.Thread(target=self._pass_on, args=(connection, server, client), daemon=True)
+            back.start()
+            self._pass_on(connection, client, server)
+            back.join()
+            self._open.discard(connection)
+            if connection.by_reset:
                 for end in (client, server):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
-    def _exchange(self, client: socket.socket, server: socket.socket) -> bool:
-        """Pass on what has come, if anything has; False at the connection's end."""
-        for source in select.select([client, server], [], [], LOOK_S)[0]:
-            data = source.recv(1 << 16)
-            time.sleep(self.delay_s if data else 0)
-            asks = source is client
-            if asks and (answer := self._note(data)):
-                client.sendall(answer)
-                while client.recv(
-                    1 << 16
-                ):  # to its end: closing earlier would be a reset, which may overtake the answer
-                    pass
-                return False
-            passed = (self.up(data) if asks else self.down(data)) if data else None
-            if passed is None:
-                return False
-            (server if asks else client).sendall(passed)
-        return True
+    def _pass_on(self, connection: _Connection, source: socket.socket, target: socket.socket) -> None:
+        asks = source is connection.client
+        with contextlib.suppress(OSError):
+            while not connection.over.is_set():
+                if not select.select([source], [], [], LOOK_S)[0]:
+                    continue
+                if not (data := source.recv(1 << 16)):
+                    break
+                if connection.over.wait(self.delay_s):
+                    break
+                if asks and (answer := self._note(data)):
+                    connection.client.sendall(answer)
+                    while source.recv(1 << 16):  # to its end: closing earlier would be a reset, which may overtake it
+                        pass
+                    break
+                passed = self.up(data) if asks else self.down(data)
+                if passed is None:
+                    break
+                target.sendall(passed)
+        connection.over.set()
 
     def _note(self, data: bytes) -> bytes | None:
         line = data.partition(b"\r\n")[0]

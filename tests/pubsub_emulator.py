@@ -6,10 +6,11 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
+
+from proxy import free_port
 
 READY_S = 60.0  # that the emulator may take; it takes three seconds
 STOP_S = 5.0  # for its answer to SIGTERM
@@ -97,10 +98,3 @@ def find_jar() -> Path:
     if not jars:
         raise Missing(MEND)
     return jars[-1]
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -22,7 +22,7 @@ from proc import processes, works_in
 from nightreel.main import main
 from nightreel_queue.errors import QueueUnavailable
 
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 NEVER_CAME = 70  # exit code, when a process that shall be killed does not come up
 RENDERER, ENCODER = "nightreel_worker.child", "libx264"  # parts of their command lines
 

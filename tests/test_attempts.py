@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from nightreel_storage.attempts import Attempt, Attempts, End, failures
-from nightreel_storage.base import Entry
+from nightreel_storage.base import Entry, Store
+from nightreel_storage.connect import open_store
 from nightreel_storage.errors import Conflict, StoreError
 from nightreel_storage.folder import FolderStore
 
@@ -18,12 +19,12 @@ LATER = NOW + dt.timedelta(minutes=1)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> FolderStore:
-    return FolderStore(tmp_path / "out")
+def store(store_url: str) -> Store:
+    return open_store(store_url)
 
 
 @pytest.fixture
-def attempts(store: FolderStore) -> Attempts:
+def attempts(store: Store) -> Attempts:
     return Attempts(store)
 
 
@@ -72,6 +73,7 @@ class Overtaken(FolderStore):
         return super().put(name, source, **options)  # type: ignore[arg-type]  # passed on as they came
 
 
+@pytest.mark.parametrize("store_url", ["folder"], indirect=True)
 def test_two_workers_that_begin_at_once_never_write_one_record(attempts: Attempts, tmp_path: Path) -> None:
     slower = Attempts(Overtaken(tmp_path / "out")).open("b", "film", 1, "slower", NOW)
 
@@ -94,7 +96,7 @@ def test_an_attempt_is_closed_once(attempts: Attempts) -> None:
     assert attempts.history("b", "film", 1)[0].reason == "first"
 
 
-def test_fields_of_a_newer_version_are_skipped_on_reading(attempts: Attempts, store: FolderStore) -> None:
+def test_fields_of_a_newer_version_are_skipped_on_reading(attempts: Attempts, store: Store) -> None:
     opened = attempts.open("b", "film", 1, "run1", NOW)
     newer = opened.attempt.model_dump(mode="json") | {"gpu_s": 3.5}
     store.put(opened.name, json.dumps(newer).encode(), generation=opened.generation)
@@ -102,7 +104,7 @@ def test_fields_of_a_newer_version_are_skipped_on_reading(attempts: Attempts, st
     assert attempts.history("b", "film", 1) == (opened.attempt,)
 
 
-def test_a_record_that_cannot_be_read_is_told_by_its_name(attempts: Attempts, store: FolderStore) -> None:
+def test_a_record_that_cannot_be_read_is_told_by_its_name(attempts: Attempts, store: Store) -> None:
     opened = attempts.open("b", "film", 1, "run1", NOW)
     store.put(opened.name, b"nonsense", generation=opened.generation)
 

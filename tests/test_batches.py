@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from pathlib import Path
 
 import pytest
 from test_receipts import race
 
+from nightreel_storage.base import Store
 from nightreel_storage.batches import Asked, Batch, Batches, IdTaken
+from nightreel_storage.connect import open_store
 from nightreel_storage.errors import Conflict, StoreError
-from nightreel_storage.folder import FolderStore
 
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> FolderStore:
-    return FolderStore(tmp_path / "out")
+def store(store_url: str) -> Store:
+    return open_store(store_url)
 
 
 @pytest.fixture
-def batches(store: FolderStore) -> Batches:
+def batches(store: Store) -> Batches:
     return Batches(store)
 
 
@@ -56,7 +56,7 @@ def test_more_jobs_of_a_batch_join_those_that_it_has(batches: Batches) -> None:
     assert batches.read("b") == merged
 
 
-def test_asking_for_the_same_again_writes_nothing(batches: Batches, store: FolderStore) -> None:
+def test_asking_for_the_same_again_writes_nothing(batches: Batches, store: Store) -> None:
     batches.record(batch(asked("harbour")))
     before = list(store.list())
 
@@ -90,11 +90,10 @@ def test_batches_are_listed_oldest_first(batches: Batches) -> None:
 
 RECORD = """
 import datetime as dt, sys
-from pathlib import Path
 from nightreel_storage.batches import Asked, Batch, Batches
-from nightreel_storage.folder import FolderStore
+from nightreel_storage.connect import open_store
 
-batches = Batches(FolderStore(Path(sys.argv[1])))
+batches = Batches(open_store(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(20):
@@ -103,8 +102,8 @@ for number in range(20):
 """
 
 
-def test_two_processes_that_record_one_batch_at_once_lose_no_job(batches: Batches, tmp_path: Path) -> None:
-    race(RECORD, [[str(tmp_path / "out"), name] for name in ("red", "blue")])
+def test_two_processes_that_record_one_batch_at_once_lose_no_job(batches: Batches, store_url: str) -> None:
+    race(RECORD, [[store_url, name] for name in ("red", "blue")])
 
     record = batches.read("b")
     assert record is not None
@@ -112,7 +111,7 @@ def test_two_processes_that_record_one_batch_at_once_lose_no_job(batches: Batche
     assert sorted(job.id for job in record.jobs) == sorted(expected)
 
 
-def test_fields_of_a_newer_version_are_skipped_on_reading(batches: Batches, store: FolderStore) -> None:
+def test_fields_of_a_newer_version_are_skipped_on_reading(batches: Batches, store: Store) -> None:
     newer = batch(asked("harbour")).model_dump(mode="json") | {"budget_usd": 5}
     newer["jobs"][0]["gpu_s"] = 3
     store.put(".nightreel/batches/b.json", json.dumps(newer).encode())
@@ -120,7 +119,7 @@ def test_fields_of_a_newer_version_are_skipped_on_reading(batches: Batches, stor
     assert batches.read("b") == batch(asked("harbour"))
 
 
-def test_a_record_that_cannot_be_read_is_told_by_its_name(batches: Batches, store: FolderStore) -> None:
+def test_a_record_that_cannot_be_read_is_told_by_its_name(batches: Batches, store: Store) -> None:
     store.put(".nightreel/batches/b.json", b'{"name": "b"}')
     complaint = r"\.nightreel/batches/b\.json cannot be read.*title.*move it away"
 

@@ -162,7 +162,7 @@ def test_each_measurement_of_the_cloud_benchmark_writes_its_own_section_of_the_d
 @proc
 @pytest.mark.usefixtures("emulators")
 def test_a_short_soak_on_both_emulators_ends_every_job_once(tmp_path: Path) -> None:
-    text = quick("soak", tmp_path, "--emulators", "--jobs", "30", "--kill-every", "1")
+    text = quick("soak", tmp_path, "--emulators", "--jobs", "30", "--kill-every", "2")
 
     assert "<!-- bench:soak-emulators -->" in text
     (rows,) = tables(text).values()

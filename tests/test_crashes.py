@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from house import House, Run, at_once, finish, job, until, verdict
+from house import CALM_LEASE_S, House, Run, at_once, finish, job, until, verdict
 
 from nightreel_queue.job import Job
 
 PAGE = Path(__file__).parent.parent / "docs/explanation/commit.md"
-NO_LEASE_ENDS_S = 300.0  # what comes back within a test was given back
 GIVEN_BACK_S = 30.0  # that an emulator on a busy machine may take to show it
-LONG_S = "50"  # that a worker waits for work which ends before that, by the fault
+LONG_S = "150"  # that a worker waits for work which ends before that, by the fault
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,12 @@ Build = Callable[..., House]
 def test_whatever_is_killed_at_whatever_step_each_job_ends_once(build: Build, step: Step) -> None:
     scenes = {
         "kill -9 of the worker": lambda: kill_the_worker(build("worker"), step),
-        "SIGTERM": lambda: ask_to_leave(build("sigterm", NO_LEASE_ENDS_S), step),
+        "SIGTERM": lambda: ask_to_leave(build("sigterm", CALM_LEASE_S), step),
     }
     if step.has_renderer:
-        scenes["kill -9 of the renderer"] = lambda: kill_the_renderer(build("renderer"), step)
+        scenes["kill -9 of the renderer"] = lambda: kill_the_renderer(build("renderer", CALM_LEASE_S), step)
     if step.has_ffmpeg:
-        scenes["kill -9 of ffmpeg"] = lambda: kill_ffmpeg(build("ffmpeg"), step)
+        scenes["kill -9 of ffmpeg"] = lambda: kill_ffmpeg(build("ffmpeg", CALM_LEASE_S), step)
 
     at_once(scenes)
 
@@ -104,7 +103,7 @@ def kill_the_worker(house: House, step: Step) -> None:
     if step.comes_back:
         house.message_back()
 
-    run = house.work(idle_timeout_s="1")
+    run = house.work_calmly()
 
     assert run.code == 0
     assert Counter(house.rendered()) - rendered_before == Counter(step.renders)
@@ -146,7 +145,9 @@ def kill_ffmpeg(house: House, step: Step) -> None:
 
 def ask_to_leave(house: House, step: Step) -> None:
     """What is in the commit stage ends; the rest is at once anybody's, and no attempt was used up."""
-    run = struck_run(house, step, "leave_when_busy" if step.has_ffmpeg else "leave", idle_timeout_s=LONG_S)
+    fault = "leave_when_busy" if step.has_ffmpeg else "leave"
+
+    run = struck_run(house, step, fault, idle_timeout_s=LONG_S, drain_s="60")
 
     assert run.code == 0
     assert run.report["why"] == "SIGTERM asked it to leave"
@@ -162,7 +163,7 @@ def ask_to_leave(house: House, step: Step) -> None:
     delivery.release()
 
     house.end_the_fault()
-    assert house.work(idle_timeout_s="1", max_attempts="1").code == 0
+    assert house.work_calmly(max_attempts="1").code == 0
     verdict(house, *names(step), again={} if step.has_ffmpeg else {ONE: 1})
 
 
@@ -170,11 +171,11 @@ def struck(house: House, step: Step, fault: str) -> tuple[str, ...]:
     return house.struck(step.place, fault, after=step.after, call=step.call)
 
 
-def struck_run(house: House, step: Step, fault: str, idle_timeout_s: str) -> Run:
+def struck_run(house: House, step: Step, fault: str, **settings: str) -> Run:
     """Let a worker be struck, and run to its end. While the job is committed, another one is in the renderer."""
     committing = step.phase == "committing"
     house.enqueue(job("film", ONE, "two") if committing else job("film", ONE, TWO))
-    process = house.start(*struck(house, step, fault), idle_timeout_s=idle_timeout_s)
+    process = house.start(*struck(house, step, fault), **settings)
     if committing:
         until(lambda: house.attempts("film"), "the first job to begin", process)
         house.enqueue(job("next", "three", "four after the fault"))

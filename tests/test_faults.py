@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from house import House, finish, job, kill, until, verdict
+from house import CALM_LEASE_S, House, finish, job, kill, until, verdict
 
 from nightreel_queue.base import Message
 
@@ -178,7 +178,7 @@ def test_a_job_whose_name_another_job_has_leaves_the_queue(house: House) -> None
 
 def test_a_commit_that_does_not_end_in_time_is_given_back_and_costs_nothing(build: Callable[..., House]) -> None:
     # Given a job whose keyframes are there, and a worker that is told to leave while its commit is stuck
-    house = build("house", lease_s=300)
+    house = build("house", lease_s=CALM_LEASE_S)
     house.enqueue(job("before", "x"))
     assert house.work().code == 0
     house.enqueue(job("film", "x"))
@@ -192,7 +192,7 @@ def test_a_commit_that_does_not_end_in_time_is_given_back_and_costs_nothing(buil
     assert house.leftovers() == []
     house.message_back()
     assert [attempt.end for attempt in house.attempts("film")] == ["preempted"]
-    assert house.work(max_attempts="1", idle_timeout_s="1").code == 0
+    assert house.work_calmly(max_attempts="1").code == 0
     verdict(house, "before", "film")
 
 

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_keyframes
 import test_receipts
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -45,7 +44,6 @@ from nightreel_storage.errors import BadName, Conflict, NotFound, StoreError, St
 from nightreel_storage.gcs import CHUNK_BYTES, GcsStore
 from nightreel_storage.gcs_address import GcsAddress
 from nightreel_storage.gcs_setup import KEEP_DAYS, setup_bucket
-from nightreel_storage.keyframes import Keyframes
 from nightreel_storage.receipts import Receipts
 
 SHORT_S = 0.5  # that a store repeats its requests, where a test waits for it to give up
@@ -868,15 +866,6 @@ def receipts(store: GcsStore) -> Receipts:
     return Receipts(store)
 
 
-@pytest.fixture
-def keyframes(store: GcsStore) -> Keyframes:
-    return Keyframes(store)
-
-
-png = test_keyframes.png
-test_an_unmade_keyframe = test_keyframes.test_a_keyframe_that_nobody_made_is_a_miss
-test_a_stored_keyframe = test_keyframes.test_a_stored_keyframe_is_copied_with_the_attempt_that_made_it
-test_two_equal_keyframes = test_keyframes.test_the_first_of_two_equal_keyframes_stays
 test_the_list_of_a_batch = (
     test_receipts.test_the_receipts_of_a_batch_are_listed_by_job_and_without_those_of_its_neighbours
 )

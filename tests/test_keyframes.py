@@ -7,20 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from nightreel_storage.base import Entry
+from nightreel_storage.base import Entry, Store
+from nightreel_storage.connect import open_store
 from nightreel_storage.folder import FolderStore
 from nightreel_storage.keyframes import Keyframe, Keyframes
 
+FOLDER = pytest.mark.parametrize("store_url", ["folder"], indirect=True)  # whose files can be damaged by hand
 FINGERPRINT = hashlib.sha256(b"a recipe").hexdigest()
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> FolderStore:
-    return FolderStore(tmp_path / "out")
+def store(store_url: str) -> Store:
+    return open_store(store_url)
 
 
 @pytest.fixture
-def keyframes(store: FolderStore) -> Keyframes:
+def keyframes(store: Store) -> Keyframes:
     return Keyframes(store)
 
 
@@ -46,7 +48,7 @@ def test_a_keyframe_that_nobody_made_is_a_miss(keyframes: Keyframes, tmp_path: P
 
 
 def test_a_stored_keyframe_is_copied_with_the_attempt_that_made_it(
-    keyframes: Keyframes, png: Path, store: FolderStore, tmp_path: Path
+    keyframes: Keyframes, png: Path, store: Store, tmp_path: Path
 ) -> None:
     keyframes.put(FINGERPRINT, png, "run1.b.film.1.1")
 
@@ -72,6 +74,7 @@ def test_the_first_of_two_equal_keyframes_stays(keyframes: Keyframes, png: Path,
     assert (tmp_path / "got.png").read_bytes() == b"picture"
 
 
+@FOLDER
 @pytest.mark.parametrize("damage", [b"", b"pict", b"PICTURE", b"picture and more"], ids=repr)
 def test_a_damaged_keyframe_is_a_miss_until_the_next_one_mends_it(
     keyframes: Keyframes, png: Path, tmp_path: Path, damage: bytes
@@ -99,6 +102,7 @@ class Overtaken(FolderStore):
         return found
 
 
+@FOLDER
 def test_a_keyframe_that_somebody_else_has_just_mended_stays_mended(
     keyframes: Keyframes, png: Path, tmp_path: Path
 ) -> None:

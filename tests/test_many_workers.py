@@ -34,13 +34,13 @@ def test_of_several_workers_one_may_be_killed_at_any_time(any_house: House, work
     names = [f"job{number:02}" for number in range(JOBS)]
     any_house.enqueue(*(job(name, f"half a second {name}") for name in names))
     doomed = any_house.start(*any_house.struck(place, "kill_worker", after=after, call=call))
-    others = [any_house.start(idle_timeout_s="1") for _ in range(workers - 1)]
+    others = [any_house.start(**any_house.calm) for _ in range(workers - 1)]
 
     codes = [finish(each).code for each in (doomed, *others)]
 
     # And one that comes for what it leaves behind
     any_house.work_off(*names)
-    assert any_house.work().code == 0
+    assert any_house.work_calmly().code == 0
 
     # Then all is made, and nothing twice but what was in its hands
     assert codes == [-signal.SIGKILL] + [0] * (workers - 1), (place, after, call)

@@ -311,6 +311,45 @@ def test_a_worker_that_is_told_to_leave_does_not_wait_for_a_receiver_that_hangs(
     assert house.processes() == []
 
 
+@pytest.mark.parametrize(("drain_s", "notified"), [("1", 0), ("8", 1)])
+def test_a_worker_that_is_told_to_leave_waits_for_a_slow_receiver_only_within_its_drain(
+    house: House, drain_s: str, notified: int
+) -> None:
+    """Of its drain, the last second is for giving deliveries back: with one second, nobody is waited for."""
+    leaving = threading.Event()
+
+    def slow(connection: Connection) -> None:
+        leaving.wait()
+        time.sleep(1.5)  # less than the two seconds that a run stays
+        connection.answer(200)
+
+    with Server(slow) as server:
+        house.enqueue(wanting("film", "x", webhook=server.url))
+        process = house.start(
+            webhook_secret=SECRET, trusted_hosts=server.host, drain_s=drain_s, idle_timeout_s=str(LONG_S)
+        )
+        until(lambda: server.requests, "the webhook", process)
+        process.send_signal(signal.SIGTERM)
+        leaving.set()
+        run = finish(process)
+
+    assert run.code == 0, run.err
+    assert (run.report["notified"], run.report["not_notified"]) == (notified, 1 - notified)
+
+
+def test_a_run_stays_for_what_is_being_told(house: House) -> None:
+    def slow(connection: Connection) -> None:
+        time.sleep(0.5)
+        connection.answer(200)
+
+    with Server(slow) as server:
+        house.enqueue(wanting("film", "x", webhook=server.url))
+        run = house.work(webhook_secret=SECRET, trusted_hosts=server.host)
+
+    assert run.code == 0, run.err
+    assert (run.report["notified"], run.report["not_notified"]) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("step", "prompt"),
     [
@@ -451,6 +490,9 @@ def test_a_host_that_hangs_keeps_nobody_else_waiting(make_notifier: Callable[...
         notifier = make_notifier(deaf, good)
         tell(notifier, deaf, *"abcdefgh")
         until(lambda: deaf.clients == THREADS_A_PLACE, "the deaf host to be asked")
+        assert all(
+            thread.daemon for thread in threading.enumerate() if thread.name == "errands"
+        )  # no exit waits for it
 
         tell(notifier, good, "mine")
         until(lambda: notifier.notified == 1, "the other one to be told")

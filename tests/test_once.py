@@ -25,7 +25,7 @@ jobs:
 def film_left_behind(house: House, *names: str) -> bytes:
     """Put videos as a worker does that is killed before their receipts; returns what each holds."""
     house.enqueue(job("model", "x"))
-    assert house.work(idle_timeout_s="1").code == 0
+    assert house.work_calmly().code == 0
     film, _ = house.store.get("b/model.mp4")
     for name in names:
         fingerprint = job(name, "x").fingerprint
@@ -44,7 +44,7 @@ def test_a_film_that_another_worker_left_behind_is_adopted_and_one_that_is_cut_s
     before = house.store.put("b/half.mp4", half, content_type="video/mp4", metadata=fingerprint)
     house.enqueue(job("whole", "x"), job("half", "x"))
 
-    run = house.work(idle_timeout_s="1")
+    run = house.work_calmly()
 
     # Then the whole one is the job's, without a renderer
     assert run.code == 0
@@ -62,7 +62,7 @@ def test_a_video_of_somebody_else_is_never_overwritten(any_house: House) -> None
     before = house.store.put("b/film.mp4", b"holidays", content_type="video/mp4")
     house.enqueue(job("film", "x"))
 
-    assert house.work(idle_timeout_s="1").code == 0
+    assert house.work_calmly().code == 0
 
     assert "choose another id or batch" in house.receipt("film").reason
     assert house.store.get("b/film.mp4") == (b"holidays", before)
@@ -86,7 +86,7 @@ def test_an_ffmpeg_that_is_killed_while_it_checks_a_film_says_nothing_about_it(
     house.environment["IMAGEIO_FFMPEG_EXE"] = str(killed)
     house.enqueue(job("film", "x"))
 
-    run = house.work(idle_timeout_s="1")
+    run = house.work_calmly()
 
     assert run.code == 0
     assert (tmp_path / "killed-once").exists()
@@ -99,7 +99,7 @@ def test_a_job_that_was_published_three_times_is_made_once(any_house: House) -> 
     house = any_house
     house.queue.publish([dataclasses.replace(Message.of(job("film", "half a second x")), key="") for _ in range(3)])
 
-    run = house.work(idle_timeout_s="1")
+    run = house.work_calmly()
 
     assert run.code == 0
     assert (run.report["done"], run.report["earlier"]) == (1, 2)
@@ -112,8 +112,8 @@ def test_a_manifest_that_is_enqueued_again_is_made_once(any_house: House) -> Non
     enqueue = (*NIGHTREEL, "enqueue", "twice.yaml")
     # When it is enqueued twice before a worker comes, and once more after it
     codes = [house.work(*enqueue).code for _ in range(2)]
-    codes += [house.work(idle_timeout_s="1").code, house.work(*enqueue).code]
-    late = house.work(idle_timeout_s="1")
+    codes += [house.work_calmly().code, house.work(*enqueue).code]
+    late = house.work_calmly()
 
     assert codes == [0] * 4
     assert late.code == 0
@@ -137,10 +137,22 @@ def test_an_ack_that_is_lost_after_the_commit_costs_a_look(any_house: House) -> 
     house.message_back()
 
     # And its next delivery is acked without a renderer
-    run = house.work(idle_timeout_s="1")
+    run = house.work_calmly()
     assert run.code == 0
     assert run.report["earlier"] == 1
     assert run.events("renderer_started") == []
     assert house.receipt("film") == receipt
     assert [attempt.end for attempt in Attempts(house.store).history("b", "film", 1)] == ["done"]
     verdict(house, "film")
+
+
+def test_a_round_that_nobody_asked_for_is_rejected(house: House) -> None:
+    house.enqueue(job("film", "x"))
+    assert house.work().code == 0
+    house.queue.publish([Message.of(job("film", "x"), round_=2)])
+
+    run = house.work()
+
+    assert run.code == 0
+    assert run.report["rejected"] == 1
+    verdict(house, "film", rejected=["round 2 was never asked for; the receipt is at 1"])

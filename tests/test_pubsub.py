@@ -19,6 +19,7 @@ from proxy import Proxy
 from pubsub_emulator import Emulator
 from queue_contract import QueueContract, QueueHarness, pull, pull_all
 
+from nightreel_queue import pubsub_queue
 from nightreel_queue.base import Backlog, Message, Queue
 from nightreel_queue.connect import open_queue
 from nightreel_queue.errors import InvalidJob, LeaseLost, QueueUnavailable
@@ -411,6 +412,22 @@ def test_an_ack_that_exactly_once_delivery_refuses_is_a_lost_lease(
 
     with pytest.raises(LeaseLost):
         delivery.ack()
+
+
+def test_a_message_whose_lease_cannot_be_renewed_at_once_is_had_as_soon_as_it_can(
+    serve: Callable[..., None], connect: Callable[[Address], PubSubQueue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A passing trouble right after a pull must not end the run, which a pull's own trouble would not end either."""
+    # Given a service that is there for pulls, and for leases only after more tries than an `extend` makes
+    monkeypatch.setattr(pubsub_queue, "EXTEND_RETRY_S", 0.0)
+    received = {"received_messages": [{"ack_id": "1", "message": {"data": b"x", "message_id": "7"}}]}
+    tries = iter([refuse(grpc.StatusCode.UNAVAILABLE)] * 2 + [lambda request, context: b""])
+    serve(
+        Pull=lambda request, context: PullResponse.serialize(PullResponse(received)),
+        ModifyAckDeadline=lambda request, context: next(tries)(request, context),
+    )
+
+    assert pull(connect(Address(PROJECT, "jobs"))).body == b"x"
 
 
 def test_who_has_no_credentials_is_told_how_to_get_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

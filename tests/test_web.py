@@ -27,6 +27,7 @@ from web_servers import (
 )
 
 from nightreel_worker.addresses import MAX_URL_CHARS, WebAddress, is_public
+from nightreel_worker.deadline import Deadline
 from nightreel_worker.errors import Forbidden, Missing, TooLarge, Unreachable
 from nightreel_worker.web import Web
 
@@ -336,6 +337,7 @@ def test_a_resolver_that_hangs_is_given_up() -> None:
     over = threading.Event()
     with pytest.raises(Unreachable, match=f"within {SOON_S} s"):
         Web(network=Stuck(1)).post("https://example.com/", b"", {}, limit_s=SOON_S)
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name == "resolver")  # no exit waits for it
     over.set()
 
 
@@ -399,10 +401,15 @@ def test_the_answer_to_a_post_is_not_read() -> None:
         assert Web([server.host]).post(server.url, b"", {}, limit_s=PATIENCE_S) == 200
 
 
+@pytest.mark.parametrize("with_tls", [False, True])
 @pytest.mark.parametrize("reply", [hangs, drips_headers])
-def test_however_little_a_server_says_a_post_ends_in_its_time(reply: Reply) -> None:
-    with Server(reply) as server, pytest.raises(Unreachable, match=f"within {SOON_S} s: is the server up"):
-        Web([server.host]).post(server.url, b"", {}, limit_s=SOON_S)
+def test_however_little_a_server_says_a_post_ends_in_its_time(
+    reply: Reply, with_tls: bool, certificate: Certificate
+) -> None:
+    with Server(reply, tls=certificate.server() if with_tls else None) as server:
+        web = Web([server.host], tls=certificate.client())
+        with pytest.raises(Unreachable, match=f"within {SOON_S} s: is the server up"):
+            web.post(server.url, b"", {}, limit_s=SOON_S)
 
 
 def test_a_server_that_reads_nothing_is_cut_off() -> None:
@@ -437,6 +444,18 @@ def test_a_token_in_the_address_is_told_to_nobody_but_the_server() -> None:
 
     assert str(caught.value) == f"http://{server.host}: answered 403: check the address"
     assert server.requests[0].target == "/hook/sekrit?key=sekrit"
+
+
+def test_a_read_that_waits_ends_with_the_deadline_and_so_does_one_that_begins_later() -> None:
+    for wait_s in (0.0, SOON_S):
+        ours, theirs = socket.socketpair()
+        with ours, theirs, Deadline(SOON_S / 2) as deadline:
+            ours.settimeout(PATIENCE_S)
+            threading.Event().wait(wait_s)
+            deadline.guard(ours)
+            assert ours.recv(1) == b""  # the end of the connection, not of the patience
+            with pytest.raises(TimeoutError):
+                deadline.check()
 
 
 # Fetching

@@ -15,6 +15,7 @@ from pydantic import SecretStr, ValidationError
 from nightreel_pipelines.errors import PipelineError
 from nightreel_queue.errors import InvalidJob, QueueError, QueueUnavailable
 from nightreel_storage.errors import StoreError, StoreUnavailable
+from nightreel_worker.errors import RendererUnavailable
 from nightreel_worker.settings import Settings
 
 EXIT_OK = 0
@@ -79,7 +80,7 @@ def errors_in_one_line() -> Iterator[None]:
         for problem in exc.problems:
             complain(str(problem))
         raise typer.Exit(EXIT_BAD_INPUT) from None
-    except (QueueUnavailable, StoreUnavailable) as exc:
+    except (QueueUnavailable, StoreUnavailable, RendererUnavailable) as exc:
         complain(str(exc))
         raise typer.Exit(EXIT_UNAVAILABLE) from None
     except (QueueError, StoreError, PipelineError) as exc:

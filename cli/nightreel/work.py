@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import queue
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Annotated
@@ -62,9 +66,9 @@ def drain(settings: Settings, watch: Callable[[Event], None], *, wait_for_others
     from nightreel_worker.worker import Worker  # numpy and friends: not for those who only publish
 
     store = open_store(settings.store)
-    with contextlib.closing(open_queue(settings.queue_url)) as queue:
-        worker = Worker(queue, store, models, settings, watch=watch, wait_for_others=wait_for_others)
-        with _stopped_by_signals(worker.stop):
+    with contextlib.closing(open_queue(settings.queue_url)) as jobs:
+        worker = Worker(jobs, store, models, settings, watch=watch, wait_for_others=wait_for_others)
+        with _stopped_by_signals(worker.stop, settings.drain_s):
             return worker.run()
 
 
@@ -86,15 +90,29 @@ def check_model(settings: Settings) -> dict[str, ModelSpec]:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(stop: Callable[[str], None]) -> Iterator[None]:
-    """SIGTERM and SIGINT ask the worker to leave; what they did before is restored afterwards."""
+def _stopped_by_signals(stop: Callable[[str], None], drain_s: float) -> Iterator[None]:
+    """SIGTERM and SIGINT ask the worker to leave; what they did before is restored afterwards.
+
+    The process is gone `drain_s` later, whatever keeps it, be it its last words to a queue that does not answer.
+    """
+    asked: queue.SimpleQueue[bool] = queue.SimpleQueue()  # whose `put` is safe in a signal handler
+    threading.Thread(target=_see_it_off, args=(asked, drain_s), name="last call", daemon=True).start()
 
     def leave(number: int, _: FrameType | None) -> None:
         stop(f"{signal.Signals(number).name} asked it to leave")
+        asked.put(True)
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
+        asked.put(False)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _see_it_off(asked: queue.SimpleQueue[bool], drain_s: float) -> None:
+    if asked.get():
+        time.sleep(drain_s)
+        complain("queue or store did not answer in time: what was not given back comes back when its lease ends")
+        os._exit(EXIT_UNAVAILABLE)

@@ -181,7 +181,7 @@ class PubSubQueue:
     def _lease(self, delivery: PubSubDelivery) -> PubSubDelivery | None:
         # The lease that came with the pull is the subscription's, and nobody here knows when it began: begin our own.
         try:
-            delivery.deadline = self._renew(delivery, EXTEND_RETRY_S)
+            delivery.deadline = self._renew(delivery, RETRY_S)
         except LeaseLost:
             return None
         with self._lock:

@@ -29,6 +29,7 @@ LEASE_S = 15.0
 MAX_DELAY_S = 600.0
 BUSY_TIMEOUT_S = 10.0  # how long a statement waits for the other processes' locks
 BUSY_PAUSE_S = 0.002  # between two tries; SQLite's own pauses grow to 0.1 s, and a busy neighbour then wins for seconds
+AT_ONCE = 0.0  # visible since ever: also after the clock was set back
 POLL_S = (0.02, 0.25)  # first and longest pause between two looks at an empty queue
 
 _SCHEMA = (
@@ -90,7 +91,8 @@ class SqliteDelivery:
         if not 0 <= delay_s <= MAX_DELAY_S:
             raise ValueError(f"a message can be delayed by 0 to {MAX_DELAY_S:g} s, not {delay_s:g}")
         with self.queue.leased(self) as (db, now):
-            db.execute("UPDATE messages SET lease = NULL, visible_at = ? WHERE id = ?", (now + delay_s, self.id))
+            visible_at = now + delay_s if delay_s else AT_ONCE
+            db.execute("UPDATE messages SET lease = NULL, visible_at = ? WHERE id = ?", (visible_at, self.id))
 
     def dead_letter(self, reason: str) -> None:
         with self.queue.leased(self) as (db, now):
@@ -116,7 +118,7 @@ class SqliteQueue:
         """As in the contract, all or none; drops a message whose key is that of one which waits or is leased."""
         now = self._clock()
         rows = [
-            (message.body, message.key, json.dumps(dict(message.attributes)), message.urgent, now, now)
+            (message.body, message.key, json.dumps(dict(message.attributes)), message.urgent, now, AT_ONCE)
             for message in messages
         ]
         with self._transaction() as db:

@@ -113,9 +113,11 @@ class FolderStore:
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """As in the contract, one folder at a time. Leaves out the store's own files and the queue's."""
+        folder = prefix[: prefix.rfind("/") + 1]  # the folders above it may hold any number of others
         with translated(self._root):
             self._must_exist()
-            yield from self._walk("", prefix)
+            if not folder or self._may_hold(folder.removesuffix("/")):
+                yield from self._walk(folder, prefix)
 
     def url(self, name: str) -> str:
         self._check(name)
@@ -290,6 +292,11 @@ class FolderStore:
                     elif item.is_file(follow_symlinks=False):
                         keys.add(item.name.removesuffix(SUFFIX) if place is self._objects else item.name)
         return {key for key in keys if _is_name(folder + key.removesuffix("/"))}
+
+    def _may_hold(self, folder: str) -> bool:
+        """Could objects be in a folder of that name? Never behind a link, nor among the store's own files."""
+        places = (self._root / folder, self._objects / folder)
+        return _is_name(folder) and all(os.path.realpath(place) == str(place) for place in places)
 
     def _must_exist(self) -> None:
         """A folder that is gone has no objects, but must not pass for an empty one: raises FileNotFoundError."""

@@ -76,8 +76,8 @@ class Made(Record):
     """Keyframes that this attempt rendered."""
     reused: int = 0
     """Keyframes that the store already had."""
-    inputs: dict[str, str] = {}
-    """sha256 (hex) of each picture that was fetched, by address."""
+    inputs: tuple[str, ...] = ()
+    """sha256 (hex) of each picture that the job names, in the job's order. Addresses may hold secrets."""
     keyframes_s: float = 0.0
     film_s: float = 0.0
     verify_s: float = 0.0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, InvalidStateError, wait
 from dataclasses import dataclass
 
 from nightreel_queue.base import Delivery, Queue
@@ -11,8 +14,9 @@ from nightreel_queue.base import Delivery, Queue
 from .events import Waiting, Watch
 from .settle import try_release
 
-PULL_S = 1.0  # that a pull waits when nothing is under way; also how soon an idle worker notices that it shall leave
+PULL_S = 1.0  # that a pull waits when nothing is under way; as a rule also how soon an idle worker leaves
 BUSY_PULL_S = 0.1  # while something is: the end of the last job must not wait for the end of a pull
+LOOK_S = 0.2  # between two looks, during a pull, whether the run has to leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +57,12 @@ class Claims:
     def __iter__(self) -> Iterator[Delivery]:
         empty_since: float | None = None
         while self._now.wait_for_room():
-            if delivery := self._pull():
-                if self._now.leaving():  # it was told to leave while it pulled
+            delivery = self._pull()
+            if self._now.leaving():  # it was told to leave while it pulled
+                if delivery:
                     try_release(delivery)
-                    return
+                return
+            if delivery:
                 empty_since, self._waiting = None, False
                 yield delivery
             elif self._is_idle():
@@ -73,7 +79,30 @@ class Claims:
         if self._now.hold():
             time.sleep(patience_s)
             return None
-        return self._queue.pull(patience_s)
+        return self._pull_unless_leaving(patience_s)
+
+    def _pull_unless_leaving(self, wait_s: float) -> Delivery | None:
+        """Pull in a thread of its own, which is left behind when the run has to leave: the queue may not answer."""
+        answer: Future[Delivery | None] = Future()
+
+        def pull() -> None:
+            try:
+                delivery = self._queue.pull(wait_s)
+            except Exception as exc:  # noqa: BLE001  # raised where it is waited for
+                with contextlib.suppress(InvalidStateError):
+                    answer.set_exception(exc)
+                return
+            try:
+                answer.set_result(delivery)
+            except InvalidStateError:  # nobody waits for it any more
+                if delivery:
+                    try_release(delivery)
+
+        threading.Thread(target=pull, name="pull", daemon=True).start()
+        while not wait((answer,), LOOK_S).done:
+            if self._now.leaving() and answer.cancel():
+                return None
+        return answer.result()
 
     def _is_idle(self) -> bool:
         """Nothing in hand, nothing that comes back soon."""

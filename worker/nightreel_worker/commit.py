@@ -203,7 +203,7 @@ def _made(work: Work, film: Film, verify_s: float) -> Made:
         device=work.description.device,
         keyframes=film.made,
         reused=len(work.plan.recipes) - film.made,
-        inputs=dict(work.inputs),
+        inputs=tuple(work.inputs.values()),
         keyframes_s=round(film.keyframes_s, 3),
         film_s=round(film.film_s, 3),
         verify_s=round(verify_s, 3),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
-from nightreel_storage.receipts import Receipt, Record
+from nightreel_storage.receipts import Record
 
 from . import wire
 from .events import Ended, Event, Rejected, Returned
@@ -47,11 +49,16 @@ class RunReport(Record):
 
 @dataclass(slots=True)
 class Tally:
-    """Counts what happens, from several threads."""
+    """Counts what happens, from several threads. Keeps nothing of the jobs: a run may have any number of them."""
 
-    receipts: list[Ended] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
+    ended: Counter[str] = field(default_factory=Counter)
+    """Rounds that this run ended, by state."""
+    earlier: Counter[str] = field(default_factory=Counter)
+    """Rounds that had ended before their delivery came, by state."""
+    rejected: int = 0
     returned: int = 0
+    keyframes: int = 0
+    reused: int = 0
     load_s: float = 0.0
     keyframes_s: float = 0.0
     waited_s: float = 0.0
@@ -62,10 +69,15 @@ class Tally:
     def see(self, event: Event) -> None:
         with self._lock:
             match event:
-                case Ended():
-                    self.receipts.append(event)
+                case Ended(receipt=receipt, earlier=True):
+                    self.earlier[receipt.state] += 1
+                case Ended(receipt=receipt):
+                    self.ended[receipt.state] += 1
+                    if receipt.made:
+                        self.keyframes += receipt.made.keyframes
+                        self.reused += receipt.made.reused
                 case Rejected():
-                    self.rejected.append(event)
+                    self.rejected += 1
                 case Returned():
                     self.returned += 1
 
@@ -81,9 +93,16 @@ class Tally:
                     self.held_up_s += held_up_s
                     self._first = False
 
-    def count(self, state: str) -> int:
-        return sum(not ended.earlier and ended.receipt.state == state for ended in self.receipts)
-
-    def made(self) -> list[Receipt]:
-        """The receipts that this run wrote."""
-        return [ended.receipt for ended in self.receipts if not ended.earlier]
+    def figures(self) -> dict[str, Any]:
+        """Its part of a RunReport."""
+        seconds = {name: round(getattr(self, name), 3) for name in ("load_s", "keyframes_s", "waited_s", "held_up_s")}
+        return seconds | {
+            "done": self.ended["done"],
+            "failed": self.ended["failed"],
+            "cancelled": self.earlier["cancelled"],
+            "earlier": self.earlier.total() - self.earlier["cancelled"],
+            "rejected": self.rejected,
+            "returned": self.returned,
+            "keyframes": self.keyframes,
+            "reused": self.reused,
+        }

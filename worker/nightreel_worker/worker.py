@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,7 +25,7 @@ from nightreel_queue.errors import LeaseLost, QueueError, QueueUnavailable
 from nightreel_queue.problems import parse_job
 from nightreel_storage.attempts import Attempts
 from nightreel_storage.base import Store
-from nightreel_storage.errors import Conflict, StoreError
+from nightreel_storage.errors import StoreError
 from nightreel_storage.keyframes import Keyframes
 from nightreel_storage.receipts import Receipt, utc_now
 
@@ -33,6 +33,7 @@ from . import wire
 from .admission import Admission, Work
 from .claims import Claims, Situation
 from .commit import Committer
+from .errors import RendererUnavailable
 from .events import Advanced, Claimed, Ended, Event, Watch
 from .fate import ends_run
 from .inputs import Inputs, Rules
@@ -41,7 +42,7 @@ from .lookout import Lookout
 from .notify import LAST_S, Notifier
 from .renderer import Film, Limits, Renderer
 from .report import RunReport, Tally
-from .scratch import Scratch
+from .scratch import Scratch, lacks_room
 from .settings import Settings
 from .settle import Claim, Settler, try_release
 from .web import Web
@@ -49,7 +50,7 @@ from .web import Web
 log = structlog.get_logger()
 
 MAX_CLAIMED = 4  # keyframes, film, commit, and one in line
-LAST_WORD_S = 1.0  # of the drain, kept for giving back what did not end in time
+LAST_WORD_S = 1.0  # for giving back what did not end in time, and once more for the report: both part of the drain
 
 
 @dataclass(eq=False, slots=True)
@@ -141,6 +142,7 @@ class Worker:
                 self._changed.notify_all()
 
     def _pursue(self, mine: UnderWay) -> Receipt:
+        mine.scratch.mkdir()
         request = mine.claim.request = self._admission.request(mine.delivery)
         self._notifier.check(request.job)
         if self._committer.find(request):
@@ -215,6 +217,8 @@ class Worker:
     def _settle(self, mine: UnderWay, error: Exception) -> None:
         if mine.lease.lost:
             error = LeaseLost(f"the lease ran out: {error}")
+        elif lacks_room(error):
+            error = RendererUnavailable(f"{self._scratch.full} ({error})")
         if ends_run(error):
             self._abort(error)
         try:
@@ -285,33 +289,28 @@ class Worker:
 
     def _leave(self) -> None:
         """Give back what is being rendered, let commits finish, and let go of the renderer."""
-        leave_by = time.monotonic() + self._settings.drain_s - LAST_WORD_S
+        leave_by = time.monotonic() + self._settings.drain_s - 2 * LAST_WORD_S
         self._renderer.stop()
         with self._changed:
             remaining = list(self._under_way)
-        unfinished = []
         for mine in remaining:
             mine.thread.join(max(0.0, leave_by - time.monotonic()))
-            if mine.thread.is_alive():
+        unfinished = [mine for mine in remaining if mine.thread.is_alive()]
+
+        def give_back() -> None:
+            for mine in unfinished:
                 log.warning("left_unfinished", stage=mine.stage)
                 try_release(mine.delivery)
-                unfinished.append(mine.claim)
-        self._disown(unfinished)
+
+        def disown() -> None:
+            for mine in unfinished:
+                self._settler.close_preempted(mine.claim)
+
+        if unfinished:
+            _in_time(give_back, disown)
         told_by = time.monotonic() + LAST_S
         self._renderer.close()
         self._notifier.finish(min(told_by, leave_by) if self._leaving.is_set() else told_by)
-
-    def _disown(self, claims: list[Claim]) -> None:
-        """Close the attempts of what was given back unfinished. A store that does not answer is not waited for."""
-
-        def close() -> None:
-            for claim in claims:
-                self._settler.close_preempted(claim)
-
-        if claims:
-            closing = threading.Thread(target=close, name="disown", daemon=True)
-            closing.start()
-            closing.join(LAST_WORD_S)
 
     def _watch(self, event: Event) -> None:
         self._tally.see(event)
@@ -327,32 +326,32 @@ class Worker:
         self._outside_watch(event)
 
     def _report(self) -> RunReport:
-        tally = self._tally
-        made = [receipt.made for receipt in tally.made() if receipt.made]
         report = RunReport(
             run=self.id,
             started_at=self._started_at,
             ended_at=utc_now(),
             why=self._why,
             unavailable=self._unavailable,
-            done=tally.count("done"),
-            failed=tally.count("failed"),
-            cancelled=sum(ended.earlier and ended.receipt.state == "cancelled" for ended in tally.receipts),
-            earlier=sum(ended.earlier and ended.receipt.state != "cancelled" for ended in tally.receipts),
-            rejected=len(tally.rejected),
-            returned=tally.returned,
-            keyframes=sum(each.keyframes for each in made),
-            reused=sum(each.reused for each in made),
             renderer_restarts=self._renderer.restarts,
             notified=self._notifier.notified,
             not_notified=self._notifier.not_notified,
-            load_s=round(tally.load_s, 3),
-            keyframes_s=round(tally.keyframes_s, 3),
-            waited_s=round(tally.waited_s, 3),
-            held_up_s=round(tally.held_up_s, 3),
+            **self._tally.figures(),
         )
         log.info("run_ended", **report.model_dump(mode="json"))
-        with contextlib.suppress(StoreError, Conflict):
+        _in_time(lambda: self._keep(report))
+        return report
+
+    def _keep(self, report: RunReport) -> None:
+        with contextlib.suppress(StoreError):
             name = f".nightreel/runs/{self.id}.json"
             self._store.put(name, report.to_bytes(), content_type="application/json")
-        return report
+
+
+def _in_time(*last_words: Callable[[], object]) -> None:
+    """Have last words, if queue and store hear them soon: one that does not answer must not keep the run."""
+    threads = [threading.Thread(target=each, name="last word", daemon=True) for each in last_words]
+    for thread in threads:
+        thread.start()
+    heard_by = time.monotonic() + LAST_WORD_S
+    for thread in threads:
+        thread.join(max(0.0, heard_by - time.monotonic()))
