@@ -97,6 +97,7 @@ def kill_the_worker(house: House, step: Step) -> None:
     died = house.work(*struck(house, step, "kill_worker"), idle_timeout_s=LONG_S)
 
     assert died.code == -signal.SIGKILL
+    until(lambda: not house.processes(), "renderer and ffmpeg to go with it")
     house.end_the_fault()
     rendered_before = Counter(house.rendered())
     receipt = house.receipt("film") if house.has_ended("film") else None

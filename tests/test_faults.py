@@ -122,7 +122,7 @@ def test_the_lease_of_a_hung_job_runs_out(house: House) -> None:
     # Given a worker that would not notice a hang for an hour, but whose stage counts as quiet after a second
     house.enqueue(job("hung", "hang once"))
     stuck = house.start(stall_s="1")
-    until(lambda: house.attempts("hung"), "the attempt to begin", stuck)
+    until((house.folder / "hang-once.done").exists, "the renderer to hang", stuck)
     # When the whole worker stops, watchdog and all, another one gets the job after the lease, and ends it
     os.kill(stuck.pid, signal.SIGSTOP)
     run = house.work_all()

@@ -286,6 +286,7 @@ def test_nothing_is_read_or_written_through_a_link(root: Path, store: FolderStor
 
     # And they are not listed, nor what is behind them
     assert [entry.name for entry in store.list()] == ["kept/secret"]
+    assert list(store.list("link/")) == list(store.list("link/s")) == list(store.list("../elsewhere/")) == []
     assert not (tmp_path / "missing").exists()
     assert sorted(path.name for path in places["outside"].iterdir()) == ["secret"]
 
