@@ -131,6 +131,72 @@ def test_a_keyframe_is_asked_for_once_when_it_is_first_shown() -> None:
     assert [first_asked[count] for count in (1, 2, 3)] == [shot.start for shot in film.shots]
 
 
+MANY = ({"walk": {"to": "the other end", "rate": 4}}, {"feedback": {"rate": 4}})
+
+
+@pytest.mark.parametrize("motion", MANY, ids=["walk", "feedback"])
+def test_each_keyframe_of_a_shot_is_asked_for_when_the_first_frame_that_shows_it_is_due(motion: Any) -> None:
+    # Given two shots of many keyframes that crossfade
+    film = plan_of([{"duration": 2.0, "motion": motion}] * 2)
+    asked: list[str] = []
+
+    def picture(fingerprint: str) -> Picture:
+        asked.append(fingerprint)
+        return grey(len(asked))
+
+    # When the film is taken frame by frame
+    first_asked: dict[int, int] = {}
+    for at, _ in enumerate(frames(film, picture)):
+        for index in range(len(asked)):
+            first_asked.setdefault(index, at)
+
+    # Then each is asked for once, when the plan says, and the film has its length
+    due = sorted(
+        (frame, placed.picture.fingerprint)
+        for shot in film.shots
+        for frame, placed in zip(shot.due, shot.keyframes, strict=True)
+    )
+    assert len(asked) == len(film.recipes) == len(set(asked)) >= 18
+    assert sorted((first_asked[index], fingerprint) for index, fingerprint in enumerate(asked)) == due
+
+
+@pytest.mark.parametrize("motion", MANY, ids=["walk", "feedback"])
+def test_a_keyframes_own_frame_shows_it_alone(motion: Any) -> None:
+    film = plan_of([{"duration": 2.0, "motion": motion}])
+    greys = {recipe.fingerprint: GREYS[index % len(GREYS)] for index, recipe in enumerate(film.recipes)}
+
+    seen = [
+        int(frame[32, 32, 0])
+        for frame in frames(film, lambda fingerprint: np.full((64, 64, 3), greys[fingerprint], dtype=np.uint8))
+    ]
+
+    assert len(seen) == 20
+    for placed in film.shots[0].keyframes:
+        if placed.frame < 20:
+            assert seen[placed.frame] == greys[placed.picture.fingerprint]
+
+
+@pytest.mark.parametrize("motion", MANY, ids=["walk", "feedback"])
+def test_a_shot_of_many_keyframes_holds_two_of_them(motion: Any) -> None:
+    film = plan_of([{"duration": 30.0, "motion": motion}])
+    held: list[weakref.ref[Any]] = []
+
+    class Watched(np.ndarray[Any, Any]):
+        """A picture that can be watched."""
+
+    def picture(_: str) -> Picture:
+        keyframe = grey(len(held)).view(Watched)
+        held.append(weakref.ref(keyframe))
+        return keyframe
+
+    most = 0
+    for _ in frames(film, picture):
+        most = max(most, sum(keyframe() is not None for keyframe in held))
+
+    assert len(held) >= 120
+    assert most <= 2
+
+
 def test_a_long_film_holds_no_more_pictures_than_a_short_one() -> None:
     # Given a film of 2000 frames and 50 shots that move, whose keyframes are watched
     motion = {"zoom": (1.0, 1.1)}

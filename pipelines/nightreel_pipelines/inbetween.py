@@ -63,17 +63,25 @@ class Flow:
         share = other_weight / (weight + other_weight)
         return _mixed(first, second, share.astype(np.float32, copy=False))
 
+    def displacements(self, at: float) -> tuple[Floats, Floats]:
+        """For each pixel of the frame at this place, where it lies in the first picture and in the second.
+
+        (h, w, 2) each, x and y as differences from its own place, in pixels of pictures reduced to h x w.
+        """
+        first, second = (path.origins(share) for path, share in zip(self._paths, (at, 1 - at), strict=True))
+        return first, second
+
 
 class _Path:
     """How one picture becomes the other."""
 
     def __init__(self, flow: Floats, back: Floats, greys: tuple[Picture, ...], evened: tuple[Picture, ...]) -> None:
         there = _grid(flow) + flow
-        returned = flow + _at(back, there)
+        returned = flow + sampled(back, there)
         missed = np.sum(returned**2, axis=2) / (SLACK * len(flow)) ** 2
-        unlike = cv2.GaussianBlur((_at(evened[1], there).astype(np.float32) - evened[0]) / CONTRAST, (0, 0), 2.0)
+        unlike = cv2.GaussianBlur((sampled(evened[1], there).astype(np.float32) - evened[0]) / CONTRAST, (0, 0), 2.0)
         trust = _spread(np.exp(-missed - (unlike / UNLIKE) ** 2), _inside(there))
-        light = (_at(greys[1], there).astype(np.float32) - greys[0]) / OTHER_LIGHT
+        light = (sampled(greys[1], there).astype(np.float32) - greys[0]) / OTHER_LIGHT
         followed = _around(trust * np.exp(-(light**2)))
         self._trust = cv2.GaussianBlur(trust, (0, 0), 1.5).astype(np.float32, copy=False)
         self._followed = np.minimum(1.25 * followed, 1)
@@ -83,15 +91,21 @@ class _Path:
 
     def carried(self, picture: Picture, share: float) -> tuple[Picture, Floats, Floats]:
         """The picture after a share of the way; where it is seen rightly, and where all around is followed (0 to 1)."""
-        grid = _grid(self._flow)
-        places = grid
-        for _ in range(ROUNDS):
-            places = grid - share * _at(self._flow, places)
-        missed = places + share * _at(self._flow, places) - grid
+        grid, origins = _grid(self._flow), self.origins(share)
+        places = grid + origins
+        missed = origins + share * sampled(self._flow, places)
         certain = np.exp(-np.sum(missed**2, axis=2)) * _inside(places)
         scale = np.array((picture.shape[1] / grid.shape[1], picture.shape[0] / grid.shape[0]), dtype=np.float32)
-        fine = _grid(picture) + _resized((places - grid) * scale, picture)
-        return _at(picture, fine), certain * _at(self._trust, places), _at(self._followed, places)
+        fine = _grid(picture) + _resized(origins * scale, picture)
+        return sampled(picture, fine), certain * sampled(self._trust, places), sampled(self._followed, places)
+
+    def origins(self, share: float) -> Floats:
+        """(h, w, 2): from each place after a share of the way, how far back it was at the start."""
+        grid = _grid(self._flow)
+        origins: Floats = np.zeros_like(self._flow)
+        for _ in range(ROUNDS):
+            origins = np.float32(-share) * sampled(self._flow, grid + origins)
+        return origins
 
 
 def _reduced(picture: Picture) -> Picture:
@@ -114,7 +128,7 @@ def _evened(grey: Picture) -> Picture:
 def _flow(one: Picture, other: Picture) -> Floats:
     """(H, W, 2): how far each pixel of `one` has gone in `other`, in pixels."""
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return dis.calc(one, other, np.empty(0)).astype(np.float32, copy=False)
+    return dis.calc(one, other, None).astype(np.float32, copy=False)  # type: ignore[call-overload,no-any-return]
 
 
 def _grid(field: npt.NDArray[Any]) -> Floats:
@@ -124,11 +138,13 @@ def _grid(field: npt.NDArray[Any]) -> Floats:
     return np.stack([x, y], axis=2)
 
 
-def _at(field: V, places: Floats) -> V:
-    """What lies at these places, between the pixels too."""
-    nothing = np.empty(0)  # where the places' y would be, were they not in one array with x
-    found = cv2.remap(field, places, nothing, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return found.astype(field.dtype, copy=False)
+def sampled(field: V, places: Floats, *, mirror: bool = False) -> V:
+    """What lies at these places (H, W, 2), between the pixels too; beyond the border its last pixel, or a mirror image."""
+    border = cv2.BORDER_REFLECT if mirror else cv2.BORDER_REPLICATE
+    # No second map, as both x and y are in the first. OpenCV's types do not know that None may be said; an empty array,
+    # which they would accept, is taken for a map (5.0.0).
+    found = cv2.remap(field, places, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload]
+    return found.astype(field.dtype, copy=False)  # type: ignore[no-any-return]
 
 
 def _inside(places: Floats) -> Floats:
