@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,16 @@ from nightreel_queue.job import Job
 
 FEEDBACK = {"feedback": {"rate": 8, "zoom": 1.3, "strength": 0.4}}
 WALK = {"walk": {"to": "the end", "rate": 8}}
+
+
+@pytest.fixture
+def calm(tmp_path: Path) -> Iterator[House]:
+    """A house in which nothing goes wrong, beside the other one."""
+    folder = tmp_path / "calm"
+    folder.mkdir()
+    calm = House(folder)
+    yield calm
+    calm.close()
 
 
 def filmed(id_: str, motion: dict[str, Any] | str, prompt: str, **shot: Any) -> Job:
@@ -28,15 +39,13 @@ def film(house: House, name: str) -> str:
 
 @pytest.mark.parametrize("motion", [FEEDBACK, WALK], ids=["feedback", "walk"])
 def test_a_worker_killed_in_the_middle_of_a_shot_costs_one_keyframe_and_changes_no_frame(
-    make_house: Callable[..., House], motion: dict[str, Any]
+    calm: House, house: House, motion: dict[str, Any]
 ) -> None:
     # Given the film as an undisturbed worker makes it
-    calm = make_house()
     calm.enqueue(filmed("film", motion, "half a second x"))
     assert calm.work(idle_timeout_s="1").code == 0
 
     # When another worker is killed while it makes the same
-    house = make_house()
     house.enqueue(filmed("film", motion, "half a second x"))
     process = house.start()
     until(lambda: len(list(house.store.list(".nightreel/keyframes/"))) >= 4, "four keyframes", process)
@@ -53,9 +62,8 @@ def test_a_worker_killed_in_the_middle_of_a_shot_costs_one_keyframe_and_changes_
 
 
 @pytest.mark.parametrize("every", [2, 3])
-def test_half_of_the_keyframes_in_the_store_give_the_same_film(make_house: Callable[..., House], every: int) -> None:
+def test_half_of_the_keyframes_in_the_store_give_the_same_film(calm: House, house: House, every: int) -> None:
     """Also with holes: what a keyframe starts from may have to be made, or may be there."""
-    calm, house = make_house(), make_house()
     for each in (calm, house):
         each.enqueue(filmed("film", FEEDBACK, "x"))
     assert calm.work(idle_timeout_s="1").code == 0
