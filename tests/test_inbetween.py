@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from nightreel_pipelines.base import no_pictures
 from nightreel_pipelines.beginning import beginning, in_colors_of, moved
 from nightreel_pipelines.carry import Carry
 from nightreel_pipelines.drift import similarity
@@ -25,8 +27,9 @@ def texture(height: int, width: int, seed: int = 0) -> Picture:
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width, 3), dtype=np.float32)
     for cells in (4, 9, 20):
+        spread = 6.0 / math.sqrt(cells)
         spots = rng.normal(size=(cells, cells * width // height + 1, 3)).astype(np.float32)
-        total += cv2.resize(spots, (width, height), interpolation=cv2.INTER_CUBIC) * (6.0 / cells**0.5)
+        total += cv2.resize(spots, (width, height), interpolation=cv2.INTER_CUBIC) * spread
     return np.clip(128 + 18 * total, 0, 255).astype(np.uint8)
 
 
@@ -237,7 +240,7 @@ def test_a_picture_of_the_right_size_stays_as_it_is() -> None:
 
     assert found is not None
     assert np.array_equal(found, picture)
-    assert beginning(RECIPE, {}.__getitem__) is None
+    assert beginning(RECIPE, no_pictures) is None
 
 
 def test_what_comes_into_sight_is_the_mirror_image() -> None:
