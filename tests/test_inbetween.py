@@ -26,15 +26,15 @@ def texture(height: int, width: int, seed: int = 0) -> Picture:
     """Soft coloured clouds with detail at several scales."""
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width, 3), dtype=np.float32)
-    for cells in (4, 9, 20):
-        spread = 6.0 / math.sqrt(cells)
+    for cells in 4, 9, 20:
+        spread = 6.0 / math.sqrt(float(cells))
         spots = rng.normal(size=(cells, cells * width // height + 1, 3)).astype(np.float32)
         total += cv2.resize(spots, (width, height), interpolation=cv2.INTER_CUBIC) * spread
     return np.clip(128 + 18 * total, 0, 255).astype(np.uint8)
 
 
 def psnr(one: Picture, other: Picture) -> float:
-    error = np.mean((one.astype(float) - other) ** 2)
+    error = float(np.mean((one.astype(float) - other) ** 2))
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
