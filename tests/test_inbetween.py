@@ -73,6 +73,48 @@ def test_what_moves_evenly_is_found_on_its_way(shift: tuple[float, float], at: f
     assert psnr(middle(found), middle(view(at))) > psnr(middle(mixed), middle(view(at))) + 6
 
 
+def test_a_turn_and_a_zoom_are_followed_as_well_as_a_shift() -> None:
+    large = texture(160, 240)
+
+    def view(share: float) -> Picture:
+        return moved(large, Warp(1.25, (0.0, 0.0), 8.0, share))[32:128, 40:200]
+
+    assert psnr(middle(Flow(view(0), view(1)).frame(0.5)), middle(view(0.5))) > 38
+
+
+def test_at_the_border_the_picture_that_has_what_is_seen_is_shown() -> None:
+    large = texture(160, 240)
+
+    def view(share: float) -> Picture:
+        left = round(40 + 6 * share)
+        return large[32:128, left : left + 160]
+
+    found = Flow(view(0), view(1)).frame(0.5)
+
+    for part in (slice(0, 5), slice(-5, None)):
+        assert psnr(found[8:-8, part], view(0.5)[8:-8, part]) > 38
+
+
+def landscape(
+    sky: tuple[int, int, int], low: tuple[int, int, int], hill: tuple[int, int, int], sun: tuple[int, int, int]
+) -> Picture:
+    y = np.linspace(0, 1, 128, dtype=np.float32)[:, None, None]
+    picture = np.broadcast_to((1 - y) * np.array(sky, np.float32) + y * np.array(low, np.float32), (128, 192, 3)).copy()
+    picture[np.arange(128)[:, None] > 80 + 10 * np.sin(np.arange(192) / 20)[None]] = hill
+    cv2.circle(picture, (120, 40), 14, sun, -1, cv2.LINE_AA)
+    return cv2.GaussianBlur(picture, (0, 0), 1.5).round().astype(np.uint8)
+
+
+def test_a_sunset_becomes_night_in_place() -> None:
+    """Flow that is not held back tears skies apart where the light changes."""
+    day = landscape((80, 40, 110), (255, 150, 70), (40, 70, 160), (230, 60, 30))
+    night = landscape((5, 5, 20), (25, 25, 70), (40, 20, 60), (240, 240, 220))
+
+    found = Flow(day, night).frame(0.5).astype(int)
+
+    assert np.abs(found - (day.astype(int) + night) / 2).mean() < 2.2
+
+
 def test_something_that_passes_before_a_ground_leaves_no_ghost() -> None:
     # Given a red square that moves before a still ground
     ground = texture(128, 192, seed=3)
@@ -209,7 +251,20 @@ def test_what_was_drawn_a_little_aside_slides_there_and_is_never_double() -> Non
     found = Carry(view(77), view(83), STILL).frame(0.5)
 
     # Then there is one edge, halfway
-    assert np.abs(middle(found).astype(int) - middle(view(80))).mean() < 2
+    assert np.abs(middle(found).astype(int) - middle(view(80))).mean() < 1.7
+
+
+@pytest.mark.parametrize("at", [0.25, 0.5, 0.75])
+def test_what_a_pan_brings_into_sight_is_seen_from_the_keyframe_that_has_it(at: float) -> None:
+    large = texture(240, 400)
+
+    def view(share: float) -> Picture:
+        return moved(large, Warp(1.0, (0.08, 0.0), 0.0, share * 0.5))[72:168, 120:280]
+
+    found = Carry(view(0), view(1), Warp(1.0, (0.2, 0.0), 0.0, 0.5)).frame(at)
+
+    assert psnr(found[:, -12:], view(at)[:, -12:]) > 30
+    assert psnr(found[:, :12], view(at)[:, :12]) > 30
 
 
 # The picture that a keyframe begins with

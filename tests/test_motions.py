@@ -142,6 +142,15 @@ def test_a_linear_walk_is_even_also_where_keyframes_are_not() -> None:
         assert placed.picture.toward.at == placed.frame / 23
 
 
+def test_a_walk_that_starts_gently_goes_a_quarter_of_the_way_in_half_the_time() -> None:
+    (shot,) = plan_of(job_of(walk(4.04, rate=0.5, ease="in"), fps=25)).shots  # 101 frames
+
+    assert [placed.frame for placed in shot.keyframes] == [0, 50, 100]
+    middle = recipes_of(shot)[1]
+    assert middle.toward is not None
+    assert middle.toward.at == 0.25
+
+
 def test_a_walks_last_noise_is_its_own_and_that_of_a_walk_elsewhere_another() -> None:
     film = plan_of(job_of(walk(), walk(), walk(to="a moon")))
     seeds = [recipe.seed for shot in film.shots for recipe in (recipes_of(shot)[0], recipes_of(shot)[-1])]

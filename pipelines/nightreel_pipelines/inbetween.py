@@ -97,7 +97,7 @@ class _Path:
         certain = np.exp(-np.sum(missed**2, axis=2)) * _inside(places)
         scale = np.array((picture.shape[1] / grid.shape[1], picture.shape[0] / grid.shape[0]), dtype=np.float32)
         fine = _grid(picture) + _resized(origins * scale, picture)
-        return sampled(picture, fine), certain * sampled(self._trust, places), sampled(self._followed, places)
+        return sampled(picture, fine), certain, sampled(self._followed, places)
 
     def origins(self, share: float) -> Floats:
         """(h, w, 2): from each place after a share of the way, how far back it was at the start."""
