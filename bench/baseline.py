@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from nightreel_pipelines import film
-from nightreel_pipelines.base import Description, Picture
+from nightreel_pipelines.base import Description, Picture, no_pictures
 from nightreel_pipelines.encode import Encoder
 from nightreel_pipelines.models import ModelSpec, load_models, make_source
 from nightreel_pipelines.plan import plan
@@ -56,13 +56,13 @@ def painter(spec: ModelSpec) -> Painter:
         return flux_painter(spec)
     source = make_source(spec, None)
     source.load()
-    return lambda recipe: next(iter(source.keyframes([recipe], lambda: None)))[1]
+    return lambda recipe: next(iter(source.keyframes([recipe], no_pictures, lambda: None)))[1]
 
 
 def render(job: Job, spec: ModelSpec, paint: Painter, video: Path) -> None:
     """One video: its pictures, then its film."""
     layout = plan(job, spec, Description("", "", "", "cpu"), {})
-    pictures = [paint(shot.keyframe) for shot in layout.shots if isinstance(shot.keyframe, Recipe)]
+    pictures = {recipe.fingerprint: paint(recipe) for recipe in layout.recipes}
     with Encoder(
         video,
         width=layout.width,

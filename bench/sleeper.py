@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nightreel_pipelines.base import Description, Picture, Tick
+from nightreel_pipelines.base import Description, Picture, Pictures, Tick, refuse_mixtures
 from nightreel_pipelines.models import ModelSpec
 from nightreel_pipelines.recipe import Recipe
 
@@ -37,7 +37,8 @@ class SleepingGpu:
     def load(self) -> None:
         time.sleep(self._load_s)
 
-    def keyframes(self, recipes: Sequence[Recipe], tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
+    def keyframes(self, recipes: Sequence[Recipe], pictures: Pictures, tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
+        refuse_mixtures(recipes, "the sleeping GPU")
         for recipe in recipes:
             began = time.time()
             for _ in range(STEPS):

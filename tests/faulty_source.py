@@ -16,13 +16,36 @@ from typing import Any
 
 import numpy as np
 
-from nightreel_pipelines.base import Description, Picture, Tick
+from nightreel_pipelines.base import Description, Picture, Pictures, Tick
+from nightreel_pipelines.beginning import beginning
 from nightreel_pipelines.errors import SourceUnavailable, Unrenderable
 from nightreel_pipelines.models import ModelSpec
 from nightreel_pipelines.recipe import Recipe
+from nightreel_pipelines.transitions import crossfade
 
 FAULT_IS_OVER = "fault-is-over"
 """The file in `options.folder` for which prompts wait that say `after the fault`."""
+
+
+def name(recipe: Recipe) -> str:
+    """What a keyframe is called in rendered.log: its prompt, and what else tells it from the others of its shot."""
+    place = f" at {recipe.toward.at:.3f}" if recipe.toward else ""
+    return recipe.prompt + place + (f" over {recipe.start.picture[:8]}" if recipe.start else "")
+
+
+def paint(recipe: Recipe, pictures: Pictures) -> Picture:
+    """One colour, from the seed; mixed with that of a walk's end, or over the picture that the recipe starts from."""
+    color = _color(recipe.seed)
+    if recipe.toward is not None:
+        color = color + (_color(recipe.toward.seed) - color) * recipe.toward.at
+    picture = np.empty((recipe.height, recipe.width, 3), dtype=np.uint8)
+    picture[:] = np.rint(color)
+    over = beginning(recipe, pictures)
+    return picture if over is None or recipe.start is None else crossfade(over, picture, recipe.start.strength)
+
+
+def _color(seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.random.default_rng(seed).integers(0, 256, 3, dtype=np.uint8).astype(float)
 
 
 class FaultySource:
@@ -44,14 +67,12 @@ class FaultySource:
             print("out of luck while loading", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def keyframes(self, recipes: Sequence[Recipe], tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
+    def keyframes(self, recipes: Sequence[Recipe], pictures: Pictures, tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
         for recipe in recipes:
             self._trouble(recipe.prompt, tick)
             with (self._folder / "rendered.log").open("a") as log:
-                log.write(recipe.prompt + "\n")
-            rng = np.random.default_rng(recipe.seed)
-            color = rng.integers(0, 256, 3, dtype=np.uint8)
-            yield recipe, np.ascontiguousarray(np.broadcast_to(color, (recipe.height, recipe.width, 3)))
+                log.write(name(recipe) + "\n")
+            yield recipe, paint(recipe, pictures)
 
     def _trouble(self, prompt: str, tick: Tick) -> None:
         if "once" in prompt:

@@ -107,6 +107,16 @@ def test_the_memory_benchmark_writes_its_own_section_of_the_docs(tmp_path: Path)
     assert all(int(cell.removesuffix(" MiB")) > 1 for row in seen for cell in row[1:3])
 
 
+def test_the_motion_benchmark_writes_its_own_section_of_the_docs(tmp_path: Path) -> None:
+    text = bench("motion", tmp_path)
+
+    check_page(text, "motion", tmp_path)
+    rebuilt, flicker = tables(text).values()
+    assert rebuilt[1][0] == "testsrc2"
+    assert all(float(cell) > 10 for cell in rebuilt[1][1:4])
+    assert len(flicker) == 6
+
+
 def test_a_quick_run_leaves_the_real_docs_alone(tmp_path: Path) -> None:
     docs = BENCH.parent / "docs" / "benchmarks.md"
     before = docs.read_bytes()

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from nightreel_pipelines.camera import WORKING_MEGAPIXELS, Camera, Pyramid, ease
-from nightreel_queue.job import DEFAULT_MOTION, Motion, Move
+from nightreel_pipelines.camera import WORKING_MEGAPIXELS, Camera, Pyramid
+from nightreel_pipelines.easing import ease
+from nightreel_queue.motions import DEFAULT_MOTION, Motion, Move
 
 Picture = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]

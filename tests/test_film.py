@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,12 @@ def plan_of(shots: list[dict[str, Any]], fps: int = 10) -> Plan:
     return plan(job, ModelSpec(name="any", source="any", megapixels=0.004), Description("any/1", "", "", "cpu"), {})
 
 
+def by_shot(film: Plan, picture: Callable[[int], Picture]) -> Callable[[str], Picture]:
+    """Pictures by the number of the shot that shows them."""
+    shots = {placed.picture.fingerprint: index for index, shot in enumerate(film.shots) for placed in shot.keyframes}
+    return lambda fingerprint: picture(shots[fingerprint])
+
+
 def grey(index: int) -> Picture:
     return np.full((64, 64, 3), GREYS[index % len(GREYS)], dtype=np.uint8)
 
@@ -36,7 +43,7 @@ def grey(index: int) -> Picture:
 def levels(film: Plan) -> list[int]:
     """The grey of each frame of a film whose shots are plain."""
     seen = []
-    for frame in frames(film, grey):
+    for frame in frames(film, by_shot(film, grey)):
         assert frame.shape == (64, 64, 3)
         assert frame.dtype == np.uint8
         assert frame.flags.c_contiguous
@@ -87,7 +94,7 @@ def test_a_move_runs_over_all_frames_that_show_the_shot_handles_included() -> No
 
     # When it is filmed against black neighbours
     black = np.zeros_like(ramp)
-    seen = list(frames(film, lambda index: ramp if index == 1 else black))
+    seen = list(frames(film, by_shot(film, lambda index: ramp if index == 1 else black)))
 
     # Then the ramp climbs evenly, also where it is mixed with black
     shot = film.shots[1]
@@ -116,12 +123,78 @@ def test_a_keyframe_is_asked_for_once_when_it_is_first_shown() -> None:
 
     # When the film is taken frame by frame
     first_asked: dict[int, int] = {}
-    for at, _ in enumerate(frames(film, picture)):
+    for at, _ in enumerate(frames(film, by_shot(film, picture))):
         first_asked.setdefault(len(asked), at)
 
     # Then each is asked for once, with the first frame that shows it
     assert asked == [0, 1, 2]
     assert [first_asked[count] for count in (1, 2, 3)] == [shot.start for shot in film.shots]
+
+
+MANY = ({"walk": {"to": "the other end", "rate": 4}}, {"feedback": {"rate": 4}})
+
+
+@pytest.mark.parametrize("motion", MANY, ids=["walk", "feedback"])
+def test_each_keyframe_of_a_shot_is_asked_for_when_the_first_frame_that_shows_it_is_due(motion: Any) -> None:
+    # Given two shots of many keyframes that crossfade
+    film = plan_of([{"duration": 2.0, "motion": motion}] * 2)
+    asked: list[str] = []
+
+    def picture(fingerprint: str) -> Picture:
+        asked.append(fingerprint)
+        return grey(len(asked))
+
+    # When the film is taken frame by frame
+    first_asked: dict[int, int] = {}
+    for at, _ in enumerate(frames(film, picture)):
+        for index in range(len(asked)):
+            first_asked.setdefault(index, at)
+
+    # Then each is asked for once, when the plan says, and the film has its length
+    due = sorted(
+        (frame, placed.picture.fingerprint)
+        for shot in film.shots
+        for frame, placed in zip(shot.due, shot.keyframes, strict=True)
+    )
+    assert len(asked) == len(film.recipes) == len(set(asked)) >= 18
+    assert sorted((first_asked[index], fingerprint) for index, fingerprint in enumerate(asked)) == due
+
+
+@pytest.mark.parametrize("motion", MANY, ids=["walk", "feedback"])
+def test_a_keyframes_own_frame_shows_it_alone(motion: Any) -> None:
+    film = plan_of([{"duration": 2.0, "motion": motion}])
+    greys = {recipe.fingerprint: GREYS[index % len(GREYS)] for index, recipe in enumerate(film.recipes)}
+
+    seen = [
+        int(frame[32, 32, 0])
+        for frame in frames(film, lambda fingerprint: np.full((64, 64, 3), greys[fingerprint], dtype=np.uint8))
+    ]
+
+    assert len(seen) == 20
+    for placed in film.shots[0].keyframes:
+        if placed.frame < 20:
+            assert seen[placed.frame] == greys[placed.picture.fingerprint]
+
+
+@pytest.mark.parametrize("motion", MANY, ids=["walk", "feedback"])
+def test_a_shot_of_many_keyframes_holds_two_of_them(motion: Any) -> None:
+    film = plan_of([{"duration": 30.0, "motion": motion}])
+    held: list[weakref.ref[Any]] = []
+
+    class Watched(np.ndarray[Any, Any]):
+        """A picture that can be watched."""
+
+    def picture(_: str) -> Picture:
+        keyframe = grey(len(held)).view(Watched)
+        held.append(weakref.ref(keyframe))
+        return keyframe
+
+    most = 0
+    for _ in frames(film, picture):
+        most = max(most, sum(keyframe() is not None for keyframe in held))
+
+    assert len(held) >= 120
+    assert most <= 2
 
 
 def test_a_long_film_holds_no_more_pictures_than_a_short_one() -> None:
@@ -140,7 +213,7 @@ def test_a_long_film_holds_no_more_pictures_than_a_short_one() -> None:
 
     # When it is streamed
     most = count = 0
-    for _ in frames(film, picture):
+    for _ in frames(film, by_shot(film, picture)):
         count += 1
         most = max(most, sum(keyframe() is not None for keyframe in given))
 
@@ -154,7 +227,7 @@ def test_the_memory_of_a_film_does_not_grow_with_its_length() -> None:
     def peak(shots: int) -> int:
         film = plan_of([{"duration": 1.0, "motion": {"zoom": (1.0, 1.1)}}] * shots)
         tracemalloc.start()
-        for _ in frames(film, grey):
+        for _ in frames(film, by_shot(film, grey)):
             pass
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
@@ -168,7 +241,7 @@ def test_the_memory_of_a_film_does_not_grow_with_its_length() -> None:
 def test_a_still_shot_is_made_once_and_cannot_be_written_to() -> None:
     film = plan_of([{"duration": 1.0}])
 
-    seen = list(frames(film, grey))
+    seen = list(frames(film, by_shot(film, grey)))
 
     assert all(frame is seen[0] for frame in seen)
     assert not seen[0].flags.writeable

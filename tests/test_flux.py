@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nightreel_pipelines.base import Picture, Source
+from nightreel_pipelines.base import Picture, Source, no_pictures
 from nightreel_pipelines.errors import Cancelled, SourceUnavailable, Unrenderable
 from nightreel_pipelines.flux import FluxSource
 from nightreel_pipelines.flux.revision import revision
@@ -51,7 +51,7 @@ def recipe_for(source: Source, prompt: str = "a red sun over blue hills", **chan
 
 
 def make(source: Source, *recipes: Recipe) -> list[Picture]:
-    return [picture for _, picture in source.keyframes(recipes, lambda: None)]
+    return [picture for _, picture in source.keyframes(recipes, no_pictures, lambda: None)]
 
 
 def source_of(folder: Path, **fields: object) -> FluxSource:
@@ -85,13 +85,14 @@ def test_a_recipe_gives_the_same_bits_in_another_process_which_stays_silent(sour
     recipe = recipe_for(source, "a white house on green hills at sunset " * 8)  # longer than CLIP reads
     script = f"""
 import hashlib, sys
+from nightreel_pipelines.base import no_pictures
 from nightreel_pipelines.models import load_models, make_source
 from nightreel_pipelines.recipe import Recipe
 source = make_source(load_models()["pocket"], None)
 source.describe()
 print("diffusers" in sys.modules, "transformers" in sys.modules)
 source.load()
-(_, picture), = source.keyframes([{recipe!r}], lambda: None)
+(_, picture), = source.keyframes([{recipe!r}], no_pictures, lambda: None)
 print(hashlib.sha256(picture.tobytes()).hexdigest())
 print("torchvision" in sys.modules)
 """
@@ -151,7 +152,7 @@ def test_the_prompt_decides_what_the_picture_shows(source: FluxSource) -> None:
 def test_pictures_come_one_by_one_with_their_recipes(source: FluxSource) -> None:
     ticks: list[None] = []
     recipes = [recipe_for(source, seed=seed) for seed in (1, 2)]
-    frames = source.keyframes(recipes, lambda: ticks.append(None))
+    frames = source.keyframes(recipes, no_pictures, lambda: ticks.append(None))
 
     first, _ = next(frames)
     ticks_before_the_second = len(ticks)
@@ -168,7 +169,7 @@ def test_tick_is_called_for_each_prompt_each_step_and_around_decoding(source: Fl
     ticks: list[None] = []
     recipes = [recipe_for(source, steps=3), recipe_for(source, steps=1, seed=2)]
 
-    list(source.keyframes(recipes, lambda: ticks.append(None)))
+    list(source.keyframes(recipes, no_pictures, lambda: ticks.append(None)))
 
     assert len(ticks) == 1 + (3 + 2) + (1 + 2)
 
@@ -184,7 +185,7 @@ def test_a_job_called_off_at_any_tick_leaves_the_source_as_it_was(source: FluxSo
                 raise Cancelled("off")
 
         with pytest.raises(Cancelled, match="off"):
-            list(source.keyframes([recipe], tick))
+            list(source.keyframes([recipe], no_pictures, tick))
         assert np.array_equal(make(source, recipe)[0], expected)
 
 
@@ -196,7 +197,7 @@ def test_a_prompt_too_long_is_refused_before_any_work(source: FluxSource) -> Non
     recipes = [recipe_for(source), recipe_for(source, "sun " * 1200)]
 
     with pytest.raises(Unrenderable, match=r"prompt of 1201 tokens; pocket reads at most 1024: shorten 'sun sun"):
-        list(source.keyframes(recipes, lambda: ticks.append(None)))
+        list(source.keyframes(recipes, no_pictures, lambda: ticks.append(None)))
     assert not ticks
 
 
@@ -242,8 +243,8 @@ def test_each_distinct_prompt_is_read_once_by_a_job_and_by_the_next(source: Flux
     pipe.text_encoder_2.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
     encoder = TextEncoder(pipe, POCKET)
 
-    encoder.encode(["a red sun", "a boat " * 20, "a red sun"], lambda: None)
-    encoder.encode(["a boat " * 20], lambda: None)
+    encoder.encode([["a red sun"], ["a boat " * 20], ["a red sun"]], lambda: None)
+    encoder.encode([["a boat " * 20]], lambda: None)
 
     assert lengths == [16, 64]  # and each padded to the shortest length that holds it
 

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightreel_queue.errors import InvalidJob, Problem
-from nightreel_queue.job import UINT32_MAX, Job
+from nightreel_queue.job import Job
 from nightreel_queue.json_text import read_json
 from nightreel_queue.problems import MAX_JOB_BYTES, MAX_MISTAKES, PATTERN_WORDS, parse_job
 from nightreel_queue.schema import job_schema
+from nightreel_queue.strict import UINT32_MAX
 from nightreel_queue.trees import Unreadable
 
 settings.register_profile("patient", deadline=None)  # a busy machine is no reason to fail
@@ -46,11 +47,23 @@ moves = some(
     focus=pairs[0.1, 0.9],
     ease=st.sampled_from(["linear", "in", "out", "in_out"]),
 ).filter(lambda move: move.keys() & {"zoom", "pan", "rotate"})
+rates = st.floats(0.5, 8)
+walks = st.builds(lambda to, walk: {"walk": walk | {"to": f"to {to}"}}, prompts, some(rate=rates, seed=seeds))
+feedbacks = st.builds(
+    lambda feedback: {"feedback": feedback},
+    some(zoom=st.floats(0.5, 2), pan=pairs[-1, 1], rotate=st.floats(-180, 180), strength=st.floats(0, 1), rate=rates),
+)
 transitions = st.one_of(st.just({"type": "cut"}), some(type=st.just("crossfade"), duration=st.floats(0.04, 0.2)))
 shots = st.builds(
     lambda prompt, rest: {"prompt": prompt} | rest,
     prompts,
-    some(duration=st.floats(0.2, 60), seed=seeds, motion=st.just("still") | moves, transition=transitions),
+    some(
+        duration=st.floats(0.2, 60),
+        seed=seeds,
+        init=st.builds(lambda rest: {"image": "gs://pictures/x.png"} | rest, some(strength=st.floats(0, 1))),
+        motion=st.just("still") | moves | walks | feedbacks,
+        transition=transitions,
+    ),
 )
 outputs = st.one_of(
     some(aspect=st.sampled_from(["16:9", "9:16", "1:1", "4:5"]), fps=st.integers(8, 60), crf=st.integers(0, 40)),
@@ -184,7 +197,11 @@ def shot(**fields: Any) -> dict[str, Any]:
 
 
 NAME = "1 to 64 letters, digits, - or _"
-MOVE = "still, or a mapping of zoom, pan, rotate, focus, ease"
+TOO_MANY = (
+    "may need 2,431 keyframes; a job may have 2,000: lower the rate of walk or feedback, shorten the shots, or make two"
+    " jobs"
+)
+MOVE = "still, or a mapping of zoom, pan, rotate, focus, ease, or of walk, or of feedback"
 REFUSED: list[tuple[str, Any, str, str]] = [
     ("an unknown field", shot(promt="y"), "shots[0].promt", "unknown field 'promt'; did you mean 'prompt'?"),
     (
@@ -218,7 +235,7 @@ REFUSED: list[tuple[str, Any, str, str]] = [
         "a shot as text",
         {"shots": ["x"]},
         "shots[0]",
-        "is 'x'; must be a mapping of image, prompt, duration, seed, motion, transition",
+        "is 'x'; must be a mapping of image, prompt, duration, seed, init, motion, transition",
     ),
     (
         "too many shots",
@@ -283,6 +300,78 @@ REFUSED: list[tuple[str, Any, str, str]] = [
         shot(motion={"rotate": 1, "ease": "in-out"}),
         "shots[0].motion.ease",
         "is 'in-out'; must be one of linear, in, out, in_out; did you mean 'in_out'?",
+    ),
+    (
+        "a misspelt walk",
+        shot(motion={"wlak": {}}),
+        "shots[0].motion.wlak",
+        "unknown field 'wlak'; did you mean 'walk'?",
+    ),
+    (
+        "a walk that runs",
+        shot(motion={"walk": {"rate": 9}}),
+        "shots[0].motion.walk.rate",
+        "is 9; must be a number from 0.5 to 8",
+    ),
+    (
+        "a walk with a move",
+        shot(motion={"walk": {}, "zoom": [1, 2]}),
+        "shots[0].motion.zoom",
+        "does not go with the other fields here: take one or the other",
+    ),
+    (
+        "a walk to nothing",
+        shot(motion={"walk": {"to": " "}}),
+        "shots[0].motion.walk.to",
+        "is empty: say what the last picture shows, or leave it out",
+    ),
+    (
+        "a walk in a circle",
+        shot(seed=3, motion={"walk": {"to": "x", "seed": 3}}),
+        "shots[0].motion.walk",
+        "ends where it begins: give to, another prompt, or seed, another noise",
+    ),
+    (
+        "a walk in a circle because all noise is one",
+        shot(motion={"walk": {}}) | {"seed_mode": "fixed"},
+        "shots[0].motion.walk",
+        "ends where it begins: give to, another prompt, or seed, another noise",
+    ),
+    (
+        "a walk from a picture",
+        {"shots": [{"image": "gs://pictures/x.png", "motion": {"walk": {"to": "x"}}}]},
+        "shots[0].motion",
+        "draws new pictures: give a prompt instead of image, or both prompt and init",
+    ),
+    (
+        "feedback that flies off",
+        shot(motion={"feedback": {"pan": [2, 0]}}),
+        "shots[0].motion.feedback.pan[0]",
+        "is 2; must be a number from -1 to 1",
+    ),
+    (
+        "a start from less than nothing",
+        shot(init={"image": "gs://pictures/x.png", "strength": -1}),
+        "shots[0].init.strength",
+        "is -1; must be a number from 0 to 1",
+    ),
+    (
+        "a start from nowhere",
+        shot(init={"strength": 0.5}),
+        "shots[0].init.image",
+        "is missing; must be an address: gs://BUCKET/NAME or https://..., at most 2000 characters",
+    ),
+    (
+        "a start from two pictures",
+        {"shots": [{"image": "gs://pictures/x.png", "init": {"image": "gs://pictures/y.png"}}]},
+        "shots[0].init",
+        "nothing is drawn where image names a picture: give one of the two",
+    ),
+    (
+        "more keyframes than are allowed",
+        {"shots": [{"prompt": "x", "duration": 60, "motion": {"feedback": {"rate": 8}}}] * 5},
+        "shots",
+        TOO_MANY,
     ),
     (
         "a shot called still",
@@ -482,7 +571,7 @@ def test_every_pattern_of_the_schema_has_words() -> None:
 
     for pattern in PATTERN_WORDS:
         assert json.dumps(pattern) in text
-    assert text.count('"pattern"') == 6, "a new pattern needs words in PATTERN_WORDS"
+    assert text.count('"pattern"') == 7, "a new pattern needs words in PATTERN_WORDS"
 
 
 json_values = st.recursive(

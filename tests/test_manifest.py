@@ -16,6 +16,7 @@ from nightreel_queue import yaml_text
 from nightreel_queue.errors import InvalidJob
 from nightreel_queue.job import Job
 from nightreel_queue.manifest import MAX_FILE_BYTES, Kind, Manifest, from_prompt, load_manifest, parse_manifest
+from nightreel_queue.motions import Feedback, FeedbackMotion, Move, Walk, WalkMotion
 from nightreel_queue.problems import parse_job
 from nightreel_queue.trees import MAX_VALUES
 from nightreel_queue.yaml_text import read_yaml
@@ -272,6 +273,23 @@ jobs:
         assert [shot.model_dump()["motion"] for shot in merged.shots[1:]] == [
             {"zoom": (1, 3), "pan": None, "rotate": None, "focus": (0.5, 0.5), "ease": "in"},
             "still",
+        ]
+
+    def test_a_shot_may_have_another_kind_of_motion_than_the_defaults(self) -> None:
+        manifest = from_yaml("""\
+defaults: {shot: {motion: {feedback: {zoom: 1.2, strength: 0.4}}}}
+jobs:
+- shots:
+  - {prompt: x, motion: {zoom: [1, 3], ease: in}}
+  - {prompt: y, motion: {walk: {to: z}}}
+  - {prompt: z, motion: {feedback: {zoom: 1.5}}}
+""")
+        motions = [shot.motion for shot in manifest.jobs[0].shots]
+
+        assert motions == [
+            Move(zoom=(1, 3), ease="in"),
+            WalkMotion(walk=Walk(to="z")),
+            FeedbackMotion(feedback=Feedback(zoom=1.5, strength=0.4)),
         ]
 
     def test_a_job_may_name_an_aspect_where_the_defaults_name_sides_and_the_other_way_round(self) -> None:

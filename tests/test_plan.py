@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -14,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightreel_pipelines.base import Description
+from nightreel_pipelines.keyframes import keyframe_size
 from nightreel_pipelines.models import ModelSpec
-from nightreel_pipelines.plan import Plan, ShotPlan, keyframe_size, plan
-from nightreel_pipelines.recipe import Recipe
-from nightreel_queue.job import Job, Move
+from nightreel_pipelines.plan import Plan, ShotPlan, plan
+from nightreel_pipelines.recipe import Recipe, Start, Toward, Warp
+from nightreel_queue.job import Job
+from nightreel_queue.motions import Move
 
 SPEC = ModelSpec(name="ours", source="flux", megapixels=0.25, guidance=1.5, multiple=16)
 DESCRIPTION = Description(source="flux/1", revision="abc", precision="fp32", device="cpu")
@@ -52,7 +55,8 @@ def plan_of(job: Job) -> Plan:
 
 
 def recipes_of(*shots: dict[str, Any] | str, **fields: Any) -> list[Recipe]:
-    return [shot.keyframe for shot in plan_of(job_of(*shots, **fields)).shots if isinstance(shot.keyframe, Recipe)]
+    placed = [each for shot in plan_of(job_of(*shots, **fields)).shots for each in shot.keyframes]
+    return [each.picture for each in placed if isinstance(each.picture, Recipe)]
 
 
 def own_frames(plan: Plan) -> list[int]:
@@ -148,7 +152,7 @@ def test_the_plan_repeats_the_output_and_the_motions() -> None:
 @given(jobs())
 def test_recipes_are_unique_and_in_the_order_of_the_film(job: Job) -> None:
     film = plan_of(job)
-    in_order = [shot.keyframe for shot in film.shots]
+    in_order = [placed.picture for shot in film.shots for placed in shot.keyframes]
 
     assert len(set(film.recipes)) == len(film.recipes)
     assert set(film.recipes) == set(in_order)
@@ -260,9 +264,40 @@ def test_equal_recipes_have_equal_fingerprints_in_every_process() -> None:
     assert RECIPE.fingerprint == "c64abf217fb97db581640b7d28595d44c35069ab5924d53eb66f3ab797cc456f"
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Recipe)])
-def test_every_field_of_a_recipe_changes_its_fingerprint(field: str) -> None:
-    value = getattr(RECIPE, field)
-    other: Any = f"{value}x" if isinstance(value, str) else value + 1
+WARP = Warp(zoom=1.1, pan=(0.0, 0.1), rotate=2.0, seconds=0.5)
+FULL = dataclasses.replace(
+    RECIPE, toward=Toward("a moon", seed=6, at=0.5), start=Start("abc", strength=0.5, warp=WARP, colors="def")
+)
 
-    assert dataclasses.replace(RECIPE, **{field: other}).fingerprint != RECIPE.fingerprint
+
+def variants(value: Any) -> Iterator[Any]:
+    """The same thing with one field changed, for each field at any depth."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            for other in variants(getattr(value, field.name)):
+                yield dataclasses.replace(value, **{field.name: other})
+        if not isinstance(value, Recipe):
+            yield None
+    elif isinstance(value, tuple):
+        yield (value[0] + 1, value[1])
+        yield (value[0], value[1] + 1)
+    else:
+        yield f"{value}x" if isinstance(value, str) else value + 1
+
+
+def test_every_field_of_a_recipe_changes_its_fingerprint() -> None:
+    others = list(variants(FULL))
+
+    assert len(others) == 23
+    assert len({recipe.fingerprint for recipe in [FULL, *others]}) == 24
+
+
+def test_a_recipe_that_neither_walks_nor_starts_from_a_picture_is_what_it_was_before_these_were_thought_of() -> None:
+    """Else every stored keyframe would be made anew."""
+    assert dataclasses.replace(FULL, toward=None, start=None).fingerprint == RECIPE.fingerprint
+
+
+@pytest.mark.parametrize(("strength", "evaluations"), [(0.0, 0), (0.01, 1), (0.25, 1), (0.26, 2), (0.55, 3), (1.0, 4)])
+def test_a_fractional_start_runs_as_many_steps_as_keep_a_step_short(strength: float, evaluations: int) -> None:
+    assert dataclasses.replace(RECIPE, start=Start("abc", strength)).evaluations == evaluations
+    assert RECIPE.evaluations == RECIPE.steps == 4

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nightreel_pipelines.base import Description
+from nightreel_pipelines.base import Description, no_pictures
 from nightreel_pipelines.errors import Cancelled, SourceUnavailable
 from nightreel_pipelines.models import ModelSpec, load_models, make_source
 from nightreel_pipelines.recipe import Recipe
@@ -37,7 +37,7 @@ def source(**options: Any) -> TestcardSource:
 
 
 def draw(*recipes: Recipe) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
-    return [picture for _, picture in source().keyframes(recipes, lambda: None)]
+    return [picture for _, picture in source().keyframes(recipes, no_pictures, lambda: None)]
 
 
 def test_it_can_be_had_by_its_models_name() -> None:
@@ -49,7 +49,7 @@ def test_it_can_be_had_by_its_models_name() -> None:
 def test_it_draws_one_picture_for_each_recipe_in_order_and_size() -> None:
     recipes = [recipe(width=64, height=64), recipe(), recipe(width=176, height=320)]
 
-    drawn = list(source().keyframes(recipes, lambda: None))
+    drawn = list(source().keyframes(recipes, no_pictures, lambda: None))
 
     assert [made for made, _ in drawn] == recipes
     assert [picture.shape for _, picture in drawn] == [(64, 64, 3), (176, 320, 3), (320, 176, 3)]
@@ -125,7 +125,7 @@ def test_it_takes_the_time_it_is_told_to_and_reports_while_it_waits() -> None:
     slow.load()
     loading_s = sum(slept)
     ticks: list[None] = []
-    drawn = list(slow.keyframes([recipe(), recipe(seed=8)], lambda: ticks.append(None)))
+    drawn = list(slow.keyframes([recipe(), recipe(seed=8)], no_pictures, lambda: ticks.append(None)))
 
     # Then it has slept as long as it was told, in slices, with a tick for each
     assert loading_s == pytest.approx(2.0)
@@ -147,7 +147,7 @@ def test_it_can_be_called_off_while_it_waits() -> None:
 
     # When the job is called off, then it ends at the next slice
     with pytest.raises(Cancelled):
-        next(slow.keyframes([recipe()], tick))
+        next(slow.keyframes([recipe()], no_pictures, tick))
     assert len(slept) == 3
 
 

@@ -3,10 +3,14 @@
 from nightreel_queue.base import Message, Queue
 from nightreel_queue.connect import open_queue as connect
 from nightreel_queue.errors import InvalidJob, Problem, QueueError
-from nightreel_queue.job import Job, Move, Output, Render, Shot, Transition
+from nightreel_queue.job import Init, Job, Output, Render, Shot, Transition
 from nightreel_queue.manifest import Manifest, load_manifest
+from nightreel_queue.motions import Feedback, FeedbackMotion, Move, Walk, WalkMotion
 
 __all__ = [
+    "Feedback",
+    "FeedbackMotion",
+    "Init",
     "InvalidJob",
     "Job",
     "Manifest",
@@ -19,6 +23,8 @@ __all__ = [
     "Render",
     "Shot",
     "Transition",
+    "Walk",
+    "WalkMotion",
     "connect",
     "load_manifest",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from .errors import Unrenderable
 from .recipe import Recipe
 
 if TYPE_CHECKING:  # plans are made without numpy
@@ -14,6 +15,9 @@ if TYPE_CHECKING:  # plans are made without numpy
 
 Picture: TypeAlias = "npt.NDArray[np.uint8]"
 """uint8 (H, W, 3), RGB."""
+
+Pictures = Callable[[str], Picture]
+"""The picture of a fingerprint, as soon as there is one; only to be read."""
 
 Tick = Callable[[], None]
 """Called by a source after each step of its work: it reports progress, and raises Cancelled when the job is off."""
@@ -44,10 +48,26 @@ class Source(Protocol):
         """Make the model ready; called once, before the first `keyframes`. Raises SourceUnavailable."""
         ...
 
-    def keyframes(self, recipes: Sequence[Recipe], tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
+    def keyframes(self, recipes: Sequence[Recipe], pictures: Pictures, tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
         """Make one picture of `recipe.width` x `recipe.height` for each recipe, in order, each as soon as it is done.
 
-        Raises Unrenderable for a recipe that can never be made (before any work on the others), and whatever `tick`
-        raises.
+        `pictures` has what a recipe's `start` names: given pictures, the keyframes made before, and those yielded so
+        far. Raises Unrenderable for a recipe that can never be made (before any work on the others), and whatever
+        `tick` and `pictures` raise. A source that draws from prompt and seed alone calls `refuse_mixtures` first.
         """
         ...
+
+
+def no_pictures(fingerprint: str) -> Picture:
+    """For recipes that start from noise alone. Raises LookupError."""
+    raise LookupError(f"no picture {fingerprint}")
+
+
+def refuse_mixtures(recipes: Sequence[Recipe], model: str) -> None:
+    """For sources that draw from prompt and seed alone: raises Unrenderable when a recipe asks for more."""
+    for recipe in recipes:
+        if recipe.toward is not None:
+            raise Unrenderable(f"motion.walk: {model} cannot walk: take still, zoom, pan or rotate, or another model")
+        if recipe.start is not None:
+            field = "motion.feedback" if recipe.start.warp else "init"
+            raise Unrenderable(f"{field}: {model} draws over no picture: leave it out, or take another model")

@@ -19,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from nightreel_queue.job import Motion, Move
+from nightreel_queue.motions import Motion, Move
+
+from .easing import ease
 
 if TYPE_CHECKING:
     from .base import Picture
@@ -76,17 +78,6 @@ class Camera:
     @property
     def size(self) -> Floats:
         return np.array((self.width, self.height), dtype=float)
-
-
-def ease(kind: str, progress: Floats) -> Floats:
-    """Progress 0 to 1 of a move that starts gently (in), stops gently (out), both (in_out), or neither (linear)."""
-    if kind == "in":
-        return progress**2
-    if kind == "out":
-        return 1 - (1 - progress) ** 2
-    if kind == "in_out":
-        return progress**2 * (3 - 2 * progress)
-    return progress
 
 
 def _rotations(angles: Floats) -> Floats:
@@ -173,6 +164,13 @@ class Pyramid:
             part = Image.fromarray(_resize(self._image, tuple((last - first).tolist()), tuple(box.tolist())))
         factor = _refinement(part.size, float(self._camera.magnifications[used].max()) / band)
         return _Level(_refine(part, factor), scale * factor, (offset - first - 0.5) * factor)
+
+
+def fit(picture: Picture, width: int, height: int) -> Picture:
+    """The picture's middle, enlarged or reduced to fill width x height; the very picture when it has that size."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    return Pyramid(picture, Camera("still", width, height, 1)).frame(0)
 
 
 class _Level:

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import repeat
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from itertools import pairwise, repeat
+from typing import TYPE_CHECKING, Protocol
 
-from .camera import Camera, Pyramid
+from nightreel_queue.motions import FeedbackMotion, Motion, WalkMotion
+
+from .camera import Camera, Pyramid, fit
+from .carry import Carry
+from .inbetween import Flow
+from .keyframes import Placed
 from .plan import Plan, ShotPlan
+from .recipe import Warp
 from .transitions import crossfade, weight
 
 if TYPE_CHECKING:
-    from .base import Picture
+    from .base import Picture, Pictures
 
 
-def frames(plan: Plan, picture: Callable[[int], Picture]) -> Iterator[Picture]:
+class Between(Protocol):
+    """Two neighbouring keyframes, made ready for the frames between them."""
+
+    def frame(self, at: float) -> Picture:
+        """The frame at a place between the two: 0 is the first, 1 the second."""
+        ...
+
+
+def frames(plan: Plan, pictures: Pictures) -> Iterator[Picture]:
     """Stream exactly `plan.frames` frames: uint8 (height, width, 3), RGB, contiguous, only to be read.
 
-    `picture(i)` gives the keyframe of shot i and may block until it is made. It is called once for each shot, when
-    the first frame that shows it is wanted. A shot's pictures are dropped with its last frame, so memory does not
-    grow with the film.
+    `pictures` gives keyframes by their fingerprints and may block until they are made. Each is asked for once for each
+    time that a shot has it, when the first frame that shows it is wanted. At most two of a shot are held, and dropped
+    with the last frame that shows them, so memory does not grow with the film.
     """
     shown: Iterator[Picture] = iter(())
     for index, shot in enumerate(plan.shots):
-        coming = _shot(shot, plan, index, picture)
+        coming = _shot(shot, plan, pictures)
         for at in range(shot.blend):
             yield crossfade(next(shown), next(coming), weight(at, shot.blend))
         shown = coming  # from here on nothing holds the shot before
@@ -32,10 +46,17 @@ def frames(plan: Plan, picture: Callable[[int], Picture]) -> Iterator[Picture]:
             yield next(shown)
 
 
-def _shot(shot: ShotPlan, plan: Plan, index: int, picture: Callable[[int], Picture]) -> Iterator[Picture]:
-    """The visible frames of one shot, handles included; its keyframe is asked for with the first."""
+def _shot(shot: ShotPlan, plan: Plan, pictures: Pictures) -> Iterator[Picture]:
+    """The visible frames of one shot, handles included; its first keyframe is asked for with the first."""
+    if isinstance(shot.motion, WalkMotion | FeedbackMotion):
+        return _many(shot, plan, pictures)
+    return _one(shot, plan, pictures)
+
+
+def _one(shot: ShotPlan, plan: Plan, pictures: Pictures) -> Iterator[Picture]:
+    """A camera over one picture."""
     camera = Camera(shot.motion, plan.width, plan.height, shot.frames)
-    pyramid = Pyramid(picture(index), camera)
+    pyramid = Pyramid(pictures(shot.keyframes[0].picture.fingerprint), camera)
     if camera.still:
         frame = pyramid.frame(0)
         frame.flags.writeable = False  # one array stands for every frame
@@ -44,3 +65,27 @@ def _shot(shot: ShotPlan, plan: Plan, index: int, picture: Callable[[int], Pictu
     else:
         for at in range(shot.frames):
             yield pyramid.frame(at)
+
+
+def _many(shot: ShotPlan, plan: Plan, pictures: Pictures) -> Iterator[Picture]:
+    """Each keyframe on its own frame, and what lies between them."""
+
+    def fitted(placed: Placed) -> Picture:
+        return fit(pictures(placed.picture.fingerprint), plan.width, plan.height)
+
+    behind = fitted(shot.keyframes[0])
+    yield behind
+    for before, after in pairwise(shot.keyframes):
+        between = _between(shot.motion, behind, ahead := fitted(after), (after.frame - before.frame) / plan.fps)
+        for frame in range(before.frame + 1, min(after.frame, shot.frames)):
+            yield between.frame((frame - before.frame) / (after.frame - before.frame))
+        if after.frame < shot.frames:
+            yield ahead
+        behind = ahead
+
+
+def _between(motion: Motion, behind: Picture, ahead: Picture, seconds: float) -> Between:
+    if isinstance(motion, FeedbackMotion):
+        feedback = motion.feedback
+        return Carry(behind, ahead, Warp(feedback.zoom, feedback.pan, feedback.rotate, seconds))
+    return Flow(behind, ahead)

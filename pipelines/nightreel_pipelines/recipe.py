@@ -5,7 +5,47 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Toward:
+    """The far end of a walk; the recipe itself says the near one."""
+
+    prompt: str
+    """With the job's style around it."""
+    seed: int
+    at: float
+    """Place on the way, between 0 and 1; at the ends themselves nothing is mixed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warp:
+    """A steady camera move: what `drift.similarity` makes a matrix of."""
+
+    zoom: float
+    """Factor by which things become larger in each second."""
+    pan: tuple[float, float]
+    """How far the camera travels right and down in each second, in widths and heights of the keyframe."""
+    rotate: float
+    """Degrees clockwise in each second, of the camera."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A picture that denoising starts from, under some noise."""
+
+    picture: str
+    """Fingerprint of a given picture or of another recipe."""
+    strength: float
+    """Starting noise: 0 leaves the picture, 1 leaves nothing of it."""
+    warp: Warp | None = None
+    """How the camera moves over the picture before that."""
+    colors: str | None = None
+    """Fingerprint of the picture whose colours it then takes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +66,23 @@ class Recipe:
     width: int
     """Pixels, a multiple of the model's own step."""
     height: int
+    toward: Toward | None = None
+    """The other picture that this one lies on the way to."""
+    start: Start | None = None
+    """What it is drawn over; from noise alone when None."""
 
     @property
     def fingerprint(self) -> str:
-        """sha256 (hex) of the recipe as JSON with sorted keys."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+        """sha256 (hex) of the recipe as JSON with sorted keys, without what is None: new fields change no old one."""
+        return hashlib.sha256(json.dumps(_without_none(dataclasses.asdict(self)), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def evaluations(self) -> int:
+        """How often the model is run: all steps from noise alone, else as many as keep a step as short as that."""
+        return self.steps if self.start is None else math.ceil(round(self.steps * self.start.strength, 9))
+
+
+def _without_none(value: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(item) if isinstance(item, dict) else item for key, item in value.items() if item is not None
+    }

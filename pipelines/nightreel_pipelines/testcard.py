@@ -6,6 +6,7 @@ import textwrap
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,12 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .base import Description, Tick
+from .base import Description, Pictures, Tick
+from .beginning import beginning
 from .errors import SourceUnavailable
 from .models import ModelSpec
 from .recipe import Recipe
+from .transitions import crossfade
 
 if TYPE_CHECKING:
     from .base import Picture
@@ -61,11 +64,11 @@ class TestcardSource:
     def load(self) -> None:
         self._spend(self._options.seconds_to_load, lambda: None)
 
-    def keyframes(self, recipes: Sequence[Recipe], tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
+    def keyframes(self, recipes: Sequence[Recipe], pictures: Pictures, tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
         for recipe in recipes:
             self._spend(self._options.seconds_per_keyframe, tick)
             tick()
-            yield recipe, card(recipe)
+            yield recipe, drawn(recipe, pictures)
 
     def _spend(self, seconds: float, tick: Tick) -> None:
         """Sleep in slices: a cancelled job ends at the next tick."""
@@ -73,6 +76,16 @@ class TestcardSource:
         for _ in range(slices):
             tick()
             self._sleep(seconds / slices)
+
+
+def drawn(recipe: Recipe, pictures: Pictures) -> Picture:
+    """The card of a recipe, mixed with that of a walk's end, or over the picture that it starts from."""
+    picture = card(recipe)
+    if recipe.toward is not None:
+        end = card(replace(recipe, prompt=recipe.toward.prompt, seed=recipe.toward.seed))
+        picture = crossfade(picture, end, recipe.toward.at)
+    over = beginning(recipe, pictures)
+    return picture if over is None or recipe.start is None else crossfade(over, picture, recipe.start.strength)
 
 
 def card(recipe: Recipe) -> Picture:

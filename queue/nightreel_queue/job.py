@@ -10,22 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError, PydanticKnownError
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticKnownError
+
+from .motions import DEFAULT_MOTION, Motion, Walk, WalkMotion, keyframes_at_most
+from .strict import PROMPT_CHARS, Seed, Strict, incomplete, problem
 
 MAX_SHOTS = 120
 MAX_VIDEO_S = 600.0
+MAX_KEYFRAMES = 2000  # of one job: 70 minutes of an L4 at 2 s each
 SHORT_SIDE_PX = 720  # of an output that names only its aspect
 DEFAULT_CROSSFADE_S = 0.5
 SIDE_PX = (64, 2160)  # smallest and largest side of an output
-UINT32_MAX = 2**32 - 1
-INCOMPLETE = "nightreel_incomplete"  # type of the errors that `incomplete` makes
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
-Seed = Annotated[int, Field(ge=0, le=UINT32_MAX)]
 Style = Annotated[str, Field(max_length=2000)]
 Address = Annotated[
     str,
@@ -38,22 +40,6 @@ TopicName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._~+-]{2,247}$")]
 Webhook = Annotated[str, Field(max_length=2000, pattern=r"^https?://[\x21-\x7e]+$")]
 LabelKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 LabelValue = Annotated[str, Field(max_length=256)]
-
-
-class Strict(BaseModel):
-    """Base of every model on the wire: frozen, no coercion, no unknown fields, no NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-def problem(message: str, *at: str | int) -> PydanticCustomError:
-    """An error about the field `at` (a path below the model that raises it), in the words of a user."""
-    return PydanticCustomError("nightreel", "{message}", {"message": message, "at": at})
-
-
-def incomplete(message: str, *at: str | int) -> PydanticCustomError:
-    """A problem that more fields would mend: no mistake yet in a manifest's defaults."""
-    return PydanticCustomError(INCOMPLETE, "{message}", {"message": message, "at": at})
 
 
 class Output(Strict):
@@ -104,39 +90,6 @@ class Render(Strict):
     steps: int = Field(4, ge=1, le=8, description="denoising steps (num_inference_steps)")
 
 
-class Move(Strict):
-    """A camera move over the whole shot. Zoom, pan and rotate combine; the picture is enlarged so that no border shows."""
-
-    zoom: tuple[Annotated[float, Field(ge=1, le=4)], Annotated[float, Field(ge=1, le=4)]] | None = Field(
-        None, description="magnification at the shot's start and end"
-    )
-    pan: tuple[Annotated[float, Field(ge=-1, le=1)], Annotated[float, Field(ge=-1, le=1)]] | None = Field(
-        None, description="how far the camera travels right and down, in frame widths and heights"
-    )
-    rotate: float | None = Field(None, ge=-180, le=180, description="how far the camera turns clockwise, in degrees")
-    focus: tuple[Annotated[float, Field(ge=0.1, le=0.9)], Annotated[float, Field(ge=0.1, le=0.9)]] = Field(
-        (0.5, 0.5), description="the point that a zoom holds still, from the top left corner, in frame sizes"
-    )
-    ease: Literal["linear", "in", "out", "in_out"] = Field("in_out", description="how the move starts and stops")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.zoom is None and self.pan is None and self.rotate is None:
-            raise incomplete("names no move: give zoom, pan or rotate, or write motion: still")
-        return self
-
-
-def _motion_kind(value: Any) -> str:
-    return "still" if isinstance(value, str) else "move"
-
-
-Motion = Annotated[
-    Annotated[Literal["still"], Tag("still")] | Annotated[Move, Tag("move")],
-    Discriminator(_motion_kind),
-]
-DEFAULT_MOTION = Move(zoom=(1.0, 1.12))
-
-
 class Transition(Strict):
     """How one shot becomes the next. Its time is borrowed from both shots' hidden handles: no shot gets shorter."""
 
@@ -152,6 +105,15 @@ class Transition(Strict):
         return self
 
 
+class Init(Strict):
+    """A picture that the shot's first keyframe is drawn over."""
+
+    image: Address = Field(description="gs://BUCKET/NAME or https://...")
+    strength: float = Field(
+        0.7, ge=0, le=1, description="starting noise: 0 keeps the picture, 1 draws as if there were none"
+    )
+
+
 class Shot(Strict):
     """One picture, held for a duration, with a motion."""
 
@@ -161,12 +123,13 @@ class Shot(Strict):
         None, description="a picture that is there already, instead of a prompt: gs://BUCKET/NAME or https://..."
     )
     prompt: str | None = Field(
-        None, min_length=1, max_length=8000, validate_default=True, description="what the picture shows"
+        None, min_length=1, max_length=PROMPT_CHARS, validate_default=True, description="what the picture shows"
     )
     duration: float = Field(4.0, ge=0.2, le=60, description="seconds on screen, exact to half a frame")
     seed: Seed | None = Field(
         None, description="of this shot's noise; from the job's seed and the prompt when left out"
     )
+    init: Init | None = Field(None, description="a picture that the prompt is drawn over")
     motion: Motion = DEFAULT_MOTION
     transition: Transition | None = Field(None, description="into the next shot; the job's when left out")
 
@@ -183,9 +146,11 @@ class Shot(Strict):
         if self.prompt is not None and not self.prompt.strip():
             raise problem("is empty: say what the picture shows", "prompt")
         if self.image is not None:
-            for field in ("prompt", "seed"):
+            for field in ("prompt", "seed", "init"):
                 if getattr(self, field) is not None:
                     raise problem("nothing is drawn where image names a picture: give one of the two", field)
+            if keyframes_at_most(self.motion, 0.0) > 1:
+                raise problem("draws new pictures: give a prompt instead of image, or both prompt and init", "motion")
         return self
 
 
@@ -233,6 +198,14 @@ class Job(Strict):
             raise problem("no shot follows: leave it out", "shots", len(self.shots) - 1, "transition")
         for index in range(len(self.shots) - 1):
             self._check_transition(index)
+        for index, shot in enumerate(self.shots):
+            self._check_walk(index, shot)
+        if self.keyframes_at_most > MAX_KEYFRAMES:
+            raise problem(
+                f"may need {self.keyframes_at_most:,} keyframes; a job may have {MAX_KEYFRAMES:,}: lower the rate of walk or"
+                " feedback, shorten the shots, or make two jobs",
+                "shots",
+            )
         return self
 
     def _check_transition(self, index: int) -> None:
@@ -245,10 +218,37 @@ class Job(Strict):
                 f"{wanted_s:g} s is longer than shot {index + 1} or {index + 2} ({room_s:g} s): shorten it, or cut", *at
             )
 
+    def _check_walk(self, index: int, shot: Shot) -> None:
+        if not isinstance(shot.motion, WalkMotion):
+            return
+        walk, start = shot.motion.walk, shot.seed
+        if self.seed_mode == "fixed":
+            start = self.seed if start is None else start
+            walk = Walk(to=walk.to, seed=self.seed if walk.seed is None else walk.seed)
+        if walk.to in (None, shot.prompt) and walk.seed is not None and walk.seed == start:
+            at = ("shots", index, "motion", "walk")
+            raise problem("ends where it begins: give to, another prompt, or seed, another noise", *at)
+
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """Addresses of what has to be fetched before the job can be made, each once."""
-        return tuple(dict.fromkeys(shot.image for shot in self.shots if shot.image is not None))
+    def keyframes_at_most(self) -> int:
+        """An upper bound, a few above what the plan will count."""
+        return sum(keyframes_at_most(shot.motion, self._visible_s(index)) for index, shot in enumerate(self.shots))
+
+    def _visible_s(self, index: int) -> float:
+        """Seconds for which a shot is on screen, with its halves of the transitions around it."""
+        around = [at for at in (index - 1, index) if 0 <= at < len(self.shots) - 1]
+        return self.shots[index].duration + sum(self.transition_after(at)[1] / 2 for at in around)
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """Addresses of what has to be fetched before the job can be made, each with the first field that names it."""
+        found: dict[str, str] = {}
+        for index, shot in enumerate(self.shots):
+            if shot.image is not None:
+                found.setdefault(shot.image, f"shots[{index}].image")
+            if shot.init is not None:
+                found.setdefault(shot.init.image, f"shots[{index}].init.image")
+        return found
 
     def transition_after(self, index: int) -> tuple[Literal["cut", "crossfade"], float]:
         """Type and seconds of the transition from shot `index` to the next one; a cut takes 0 s."""

@@ -12,9 +12,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from .errors import InvalidJob, Problem
-from .job import INCOMPLETE, Job
+from .job import Job
 from .json_text import read_json
+from .motions import KINDS, WalkMotion
 from .schema import job_schema
+from .strict import INCOMPLETE
 from .trees import Path, Tree, Unreadable
 
 MAX_JOB_BYTES = 2**20
@@ -119,7 +121,10 @@ def _mistake(detail: ErrorDetails) -> Mistake:
         return Mistake(_path(loc[:-1]), f"is not a label's name; must be {_LABEL_NAME}", False)
     path = _path(loc)
     if kind == "extra_forbidden":
-        return Mistake(path, unknown_field(str(path[-1]), _names_at(path[:-1])), False)
+        name, known = str(path[-1]), _names_at(path[:-1])
+        if name in known:  # two members of a union, mixed
+            return Mistake(path, "does not go with the other fields here: take one or the other", False)
+        return Mistake(path, unknown_field(name, known), False)
     if kind == "missing" and isinstance(path[-1], int):  # half of a pair: say what the pair must be
         return Mistake(path[:-1], _refusal(path[:-1], found_words(detail["input"]), detail["input"]), False)
     found = "is missing" if kind == "missing" else found_words(detail["input"])
@@ -131,7 +136,7 @@ def _path(loc: tuple[str | int, ...]) -> Path:
     return tuple(
         step
         for index, step in enumerate(loc)
-        if not (step in ("still", "move") and index == 3 and loc[0] == "shots" and loc[2] == "motion")
+        if not (step in KINDS and index == 3 and loc[0] == "shots" and loc[2] == "motion")
     )
 
 
@@ -142,7 +147,9 @@ def _meant(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
 
 def _refusal(path: Path, found: str, value: Any) -> str:
     nodes = list(_alternatives(_node_at(path)))
-    return f"{found}; must be {', or '.join(map(_words, nodes))}{_hint(value, nodes)}"
+    words = ", or ".join(map(_words, nodes)).replace(", or a mapping of", ", or of")
+    words = words.replace(", or of", ", or a mapping of", 1) if not words.startswith("a mapping") else words
+    return f"{found}; must be {words}{_hint(value, nodes)}"
 
 
 def _hint(value: Any, nodes: list[dict[str, Any]]) -> str:
@@ -230,7 +237,8 @@ def _text_words(node: dict[str, Any]) -> str:
 
 def check_size(job: Job) -> str | None:
     """What to say of a job that no message could carry; None when it fits."""
-    if sum(len(shot.prompt or "") for shot in job.shots) < MAX_JOB_BYTES // 8:
+    ends = [shot.motion.walk.to for shot in job.shots if isinstance(shot.motion, WalkMotion)]
+    if sum(len(text or "") for text in [*ends, *(shot.prompt for shot in job.shots)]) < MAX_JOB_BYTES // 8:
         return None
     size_bytes = len(job.to_json().encode())
     allowed = MAX_JOB_BYTES - 1000  # what resolving adds: model, batch and id

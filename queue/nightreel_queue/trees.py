@@ -9,6 +9,7 @@ from typing import Any
 MAX_DEPTH = 50
 MAX_VALUES = 2_000_000  # in one file, aliases and defaults spread out; about 100,000 jobs
 MAX_NUMBER_CHARS = 100
+MOTIONS = ({"zoom", "pan", "rotate", "focus", "ease"}, {"walk"}, {"feedback"})  # fields that tell one from another
 
 Path = tuple[str | int, ...]
 Scalar = str | int | float | bool | None
@@ -105,6 +106,9 @@ def _supplanted(own: dict[str, Tree]) -> set[str]:
         gone.add("aspect")
     if "type" in own and own["type"].value == "cut":
         gone.add("duration")
+    for kind in MOTIONS:
+        if not own.keys().isdisjoint(kind):
+            gone |= {field for other in MOTIONS if other is not kind for field in other}
     return gone
 
 

@@ -18,15 +18,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from nightreel_pipelines import film
 from nightreel_pipelines.base import Description, Picture, Tick
 from nightreel_pipelines.encode import Encoder
 from nightreel_pipelines.errors import Cancelled, PipelineError, SourceUnavailable, Unrenderable
+from nightreel_pipelines.keyframes import Given
 from nightreel_pipelines.models import ModelSpec, make_source
 from nightreel_pipelines.pictures import BadPicture, load_any, load_png, save_png
-from nightreel_pipelines.plan import Given, Plan, plan
+from nightreel_pipelines.plan import Plan, plan
 from nightreel_pipelines.recipe import Recipe
 from nightreel_queue.job import Job
 
@@ -45,9 +47,9 @@ class Task:
         self.scratch = Path(order.scratch)
         self.plan = layout
         self._files = {fingerprint: Path(file) for fingerprint, file in order.have.items()}
+        self._expected = {each.fingerprint for each in layout.recipes} | {each.fingerprint for each in layout.given}
         self._changed = threading.Condition()
         self._error: Exception | None = None
-        self.waited_s = 0.0
 
     @property
     def error(self) -> Exception | None:
@@ -75,15 +77,18 @@ class Task:
             self._files[fingerprint] = file
             self._changed.notify_all()
 
-    def picture(self, shot: int) -> Picture:
-        """The stored keyframe of a shot, as soon as there is one."""
-        fingerprint = self.plan.shots[shot].keyframe.fingerprint
-        began = time.monotonic()
+    def picture(self, fingerprint: str) -> Picture:
+        """A given picture or a stored keyframe, as soon as it is there. Raises LookupError for one that never will be."""
+        self.wait(fingerprint)
+        return load_png(self._files[fingerprint])
+
+    def wait(self, fingerprint: str) -> None:
+        """Until a picture is there. Raises what ended the task early, and LookupError."""
+        if fingerprint not in self._expected:
+            raise LookupError(f"no picture {fingerprint} belongs to {self.key}")
         with self._changed:
             self._changed.wait_for(lambda: self._error is not None or fingerprint in self._files)
-        self.waited_s += time.monotonic() - began
         self.check()
-        return load_png(self._files[fingerprint])
 
 
 class Child:
@@ -132,18 +137,18 @@ class Child:
             task = Task(order, layout)
             self._tasks[task.key] = task
             try:
-                for given, shot in layout.given.items():
-                    self._prepare(task, given, Path(order.given[given.fingerprint]), shot)
+                for given, field in layout.given.items():
+                    self._prepare(task, given, Path(order.given[given.fingerprint]), field)
             except Exception as exc:  # noqa: BLE001  # the stage's boundary: what hostile bytes do to a decoder ends one job
                 self._end(task, exc)
             self._ready.put(task)
 
-    def _prepare(self, task: Task, given: Given, file: Path, shot: int) -> None:
+    def _prepare(self, task: Task, given: Given, file: Path, field: str) -> None:
         task.check()
         try:
             picture = load_any(file)
         except BadPicture as exc:
-            raise Unrenderable(f"shots[{shot}].image: {given.address} {exc}") from exc
+            raise Unrenderable(f"{field}: {given.address} {exc}") from exc
         ready = task.scratch / f"{given.fingerprint}.png"
         save_png(ready, picture)
         task.add(given.fingerprint, ready)
@@ -164,7 +169,8 @@ class Child:
         try:
             if missing := self._missing(task):
                 loading_s = self._load(task)
-                for recipe, picture in self._source.keyframes(missing, self._ticker(task)):
+                pictures = partial(self._picture, task)
+                for recipe, picture in self._source.keyframes(missing, pictures, self._ticker(task)):
                     self._remember(recipe.fingerprint, picture)
                     self._to_save.put((task, recipe.fingerprint, picture, True))
         except Exception as exc:  # noqa: BLE001  # the stage's boundary: one job's error never ends the next one
@@ -178,6 +184,11 @@ class Child:
             if (picture := self._recent.get(recipe.fingerprint)) is not None:
                 self._to_save.put((task, recipe.fingerprint, picture, False))
         return [recipe for recipe in missing if recipe.fingerprint not in self._recent]
+
+    def _picture(self, task: Task, fingerprint: str) -> Picture:
+        """What a recipe starts from: mostly the keyframe before it, which is still at hand."""
+        recent = self._recent.get(fingerprint)
+        return task.picture(fingerprint) if recent is None else recent
 
     def _remember(self, fingerprint: str, picture: Picture) -> None:
         self._recent[fingerprint] = picture
@@ -225,18 +236,26 @@ class Child:
 
     def _film(self, task: Task) -> tuple[Path, float]:
         began = time.monotonic()
-        layout = task.plan
+        layout, waited_s = task.plan, 0.0
+
+        def picture(fingerprint: str) -> Picture:
+            nonlocal waited_s
+            asked = time.monotonic()
+            task.wait(fingerprint)
+            waited_s += time.monotonic() - asked
+            return task.picture(fingerprint)
+
         self._events.send(wire.Filming(task.key, 0))
-        task.picture(0)  # no encoder waits for the first keyframe
+        picture(layout.shots[0].keyframes[0].picture.fingerprint)  # no encoder waits for the first keyframe
         video = task.scratch / "video.mp4"
         with Encoder(
             video, width=layout.width, height=layout.height, fps=layout.fps, crf=layout.crf, preset=self._preset
         ) as encoder:
-            for frame in self._reported(task, film.frames(layout, task.picture)):
+            for frame in self._reported(task, film.frames(layout, picture)):
                 task.check()
                 encoder.write(frame)
             encoder.finish()
-        return video, time.monotonic() - began - task.waited_s
+        return video, time.monotonic() - began - waited_s
 
     def _reported(self, task: Task, frames: Iterator[Picture]) -> Iterator[Picture]:
         reported = time.monotonic()

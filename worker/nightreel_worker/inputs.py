@@ -52,8 +52,8 @@ class Inputs:
 
     def check(self, job: Job) -> None:
         """Raises Refused, or Forbidden, when an address must not be asked. Asks nobody."""
-        for address in job.inputs:
-            where, rules = _place(job, address), self._rules
+        rules = self._rules
+        for address, where in job.inputs.items():
             if address.startswith("gs://"):
                 bucket = address.split("/")[2]
                 if bucket not in rules.buckets:
@@ -75,10 +75,10 @@ class Inputs:
         self.check(job)
         began, left_bytes = time.monotonic(), round(self._rules.max_mb * MB)
         found: dict[str, Input] = {}
-        for number, address in enumerate(job.inputs):
+        for number, (address, where) in enumerate(job.inputs.items()):
             path = folder / f"input-{number}"
             left_s = began + self._rules.limit_s - time.monotonic()
-            with _at(_place(job, address)):
+            with _at(where):
                 if left_s <= 0:
                     raise Unreachable(f"fetching the job's pictures takes longer than {self._rules.limit_s:g} s")
                 self._fetch(address, path, left_s, left_bytes)
@@ -107,11 +107,6 @@ def _at(where: str) -> Iterator[None]:
         yield
     except WebError as exc:
         raise type(exc)(f"{where}: {exc}") from exc
-
-
-def _place(job: Job, address: str) -> str:
-    index = next(index for index, shot in enumerate(job.shots) if shot.image == address)
-    return f"shots[{index}].image"
 
 
 def _sha256(path: Path) -> str:

@@ -11,6 +11,7 @@ from ..base import Picture, Tick
 from ..errors import Unrenderable
 from ..recipe import Recipe
 from .memory import enough_memory
+from .noise import noisy
 from .text import Embedding
 
 
@@ -24,14 +25,16 @@ def check_size(pipe: FluxPipeline, recipe: Recipe) -> None:
         )
 
 
-def paint(pipe: FluxPipeline, recipe: Recipe, text: Embedding, tick: Tick) -> Picture:
+def paint(pipe: FluxPipeline, recipe: Recipe, text: Embedding, over: Picture | None, tick: Tick) -> Picture:
     """Make one keyframe; `tick` is called after each step, before the latents are decoded, and after.
+
+    `over` is the picture that it is drawn over, of the recipe's size; None for noise alone.
 
     Raises Unrenderable when there is not enough memory or the numbers overflow, and whatever `tick` raises.
     """
     work = f"a keyframe of {recipe.width}x{recipe.height}"
     with enough_memory(work, "lower render.megapixels, or use a larger machine"), torch.inference_mode():
-        latents = _denoise(pipe, recipe, text, tick)
+        latents = _denoise(pipe, recipe, text, over, tick)
         tick()
         pixels = _decode(pipe, latents)
         if not torch.isfinite(pixels).all():
@@ -45,30 +48,22 @@ def paint(pipe: FluxPipeline, recipe: Recipe, text: Embedding, tick: Tick) -> Pi
     return picture
 
 
-def make_noise(pipe: FluxPipeline, recipe: Recipe) -> torch.Tensor:
-    """The recipe's noise: float32 (1, channels, 2h, 2w), each latent being 8 pixels wide for FLUX.1.
-
-    Drawn on the CPU and in float32, whatever the model runs on and computes in, so that a seed is the same noise everywhere.
-    """
-    rows, columns = (2 * side // _side_multiple(pipe) for side in (recipe.height, recipe.width))
-    channels = pipe.transformer.config.in_channels // 4
-    generator = torch.Generator("cpu").manual_seed(recipe.seed)
-    return torch.randn((1, channels, rows, columns), generator=generator)
-
-
-def _denoise(pipe: FluxPipeline, recipe: Recipe, text: Embedding, tick: Tick) -> torch.Tensor:
+def _denoise(pipe: FluxPipeline, recipe: Recipe, text: Embedding, over: Picture | None, tick: Tick) -> torch.Tensor:
     """Latents (1, channels, 2h, 2w), as the VAE's decoder takes them."""
 
     def on_step_end(*_: Any) -> dict[str, torch.Tensor]:
         tick()
         return {}
 
-    noise = make_noise(pipe, recipe)
+    begun = noisy(pipe, recipe, over)
+    if recipe.evaluations == 0:
+        return begun.latents.to(pipe.vae.device, pipe.vae.dtype)
     packed = pipe(
         prompt_embeds=text.tokens,
         pooled_prompt_embeds=text.pooled,
-        latents=pipe._pack_latents(noise, *noise.shape),
-        num_inference_steps=recipe.steps,
+        latents=pipe._pack_latents(begun.latents, *begun.latents.shape),
+        num_inference_steps=recipe.evaluations,
+        sigmas=begun.sigmas,
         guidance_scale=recipe.guidance,
         height=recipe.height,
         width=recipe.width,

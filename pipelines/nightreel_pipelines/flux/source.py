@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..base import Description, Picture, Tick
+from ..base import Description, Picture, Pictures, Tick
 from ..errors import SourceUnavailable
 from ..models import ModelSpec
 from ..recipe import Recipe
@@ -59,8 +59,10 @@ class FluxSource:
             raise SourceUnavailable(f"model {self._spec.name}: cannot load {folder}: {_mend(exc)}") from exc
         self._loaded = pipe, TextEncoder(pipe, self._spec)
 
-    def keyframes(self, recipes: Sequence[Recipe], tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
+    def keyframes(self, recipes: Sequence[Recipe], pictures: Pictures, tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
         """All prompts are read before the first picture is begun; Source tells the rest."""
+        from ..beginning import beginning
+        from .mixing import mixed, prompts_of
         from .paint import check_size, paint
 
         if self._loaded is None:
@@ -68,9 +70,10 @@ class FluxSource:
         pipe, encoder = self._loaded
         for recipe in recipes:
             check_size(pipe, recipe)
-        texts = encoder.encode((recipe.prompt for recipe in recipes), tick)
+        texts = encoder.encode(map(prompts_of, recipes), tick)
         for recipe in recipes:
-            yield recipe, paint(pipe, recipe, texts[recipe.prompt], tick)
+            text = mixed(texts[prompts_of(recipe)], recipe)
+            yield recipe, paint(pipe, recipe, text, beginning(recipe, pictures), tick)
 
     def _folder(self) -> Path:
         """The weights' folder, with every part that its index names; from_pretrained makes empty ones of some."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,7 +14,7 @@ from ..errors import Unrenderable
 from ..models import ModelSpec
 from .memory import enough_memory
 
-_CACHED_PROMPTS = 128  # a job has at most 120 shots; 2 MiB each for FLUX.1 in bf16
+_CACHED_PROMPTS = 256  # a job has at most 120 shots of two prompts; 2 MiB each for FLUX.1 in bf16
 _SHOWN_CHARACTERS = 40
 
 
@@ -37,15 +37,19 @@ class TextEncoder:
         self._sequences = sorted(spec.sequence) or [spec.prompt_tokens]
         self._embedding = lru_cache(_CACHED_PROMPTS)(self._encode)
 
-    def encode(self, prompts: Iterable[str], tick: Tick) -> dict[str, Embedding]:
-        """Read the prompts; `tick` is called after each. Raises Unrenderable, before reading any, for one too long."""
-        sequences = {prompt: self._sequence(prompt) for prompt in dict.fromkeys(prompts)}
-        embeddings = {}
-        for prompt, sequence in sequences.items():
+    def encode(self, groups: Iterable[Sequence[str]], tick: Tick) -> dict[tuple[str, ...], tuple[Embedding, ...]]:
+        """Read the prompts; those of one group are padded to one length, so that they can be mixed.
+
+        `tick` is called after each prompt. Raises Unrenderable, before reading any, for one too long.
+        """
+        sequences = {tuple(group): max(map(self._sequence, group)) for group in groups}
+        readings = dict.fromkeys((prompt, sequence) for group, sequence in sequences.items() for prompt in group)
+        found: dict[tuple[str, int], Embedding] = {}
+        for prompt, sequence in readings:
             with enough_memory(f"a prompt of {sequence} tokens", "shorten it, or use a larger machine"):
-                embeddings[prompt] = self._embedding(prompt, sequence)
+                found[prompt, sequence] = self._embedding(prompt, sequence)
             tick()
-        return embeddings
+        return {group: tuple(found[prompt, sequence] for prompt in group) for group, sequence in sequences.items()}
 
     def count_tokens(self, prompt: str) -> int:
         """How many T5 tokens a prompt has, with the one that ends it."""
