@@ -12,6 +12,7 @@ from ..errors import Unrenderable
 from ..recipe import Recipe
 from .memory import enough_memory
 from .text import Embedding
+from .tiles import decode
 
 
 def check_size(pipe: FluxPipeline, recipe: Recipe) -> None:
@@ -24,25 +25,31 @@ def check_size(pipe: FluxPipeline, recipe: Recipe) -> None:
         )
 
 
-def paint(pipe: FluxPipeline, recipe: Recipe, text: Embedding, tick: Tick) -> Picture:
+def paint(pipe: FluxPipeline, recipe: Recipe, text: Embedding, tick: Tick, tile_latents: int | None = None) -> Picture:
     """Make one keyframe; `tick` is called after each step, before the latents are decoded, and after.
 
-    Raises Unrenderable when there is not enough memory or the numbers overflow, and whatever `tick` raises.
+    `tile_latents`: as `decode` takes it. Raises OutOfMemory when there is not enough memory, Unrenderable when the
+    numbers overflow, and whatever `tick` raises.
     """
     work = f"a keyframe of {recipe.width}x{recipe.height}"
     with enough_memory(work, "lower render.megapixels, or use a larger machine"), torch.inference_mode():
         latents = _denoise(pipe, recipe, text, tick)
         tick()
-        pixels = _decode(pipe, latents)
-        if not torch.isfinite(pixels).all():
-            # Not a matter of luck: the same recipe overflows on every attempt, so trying again would only cost money.
-            raise Unrenderable(
-                f"the model made no picture (numbers overflow in {recipe.precision}) of {recipe.prompt[:40]!r}: "
-                "set the model's precision to fp32 or bf16, or check its weights"
-            )
-        picture = _to_picture(pixels)
+        picture = finish(pipe, recipe, latents, tile_latents)
         tick()
     return picture
+
+
+def finish(pipe: FluxPipeline, recipe: Recipe, latents: torch.Tensor, tile_latents: int | None) -> Picture:
+    """Latents (1, channels, 2h, 2w) -> the picture. Raises Unrenderable when the numbers overflow."""
+    pixels = _decode(pipe, latents, tile_latents)
+    if not torch.isfinite(pixels).all():
+        # Not a matter of luck: the same recipe overflows on every attempt, so trying again would only cost money.
+        raise Unrenderable(
+            f"the model made no picture (numbers overflow in {recipe.precision}) of {recipe.prompt[:40]!r}: "
+            "set the model's precision to fp32 or bf16, or check its weights"
+        )
+    return _to_picture(pixels)
 
 
 def make_noise(pipe: FluxPipeline, recipe: Recipe) -> torch.Tensor:
@@ -79,11 +86,10 @@ def _denoise(pipe: FluxPipeline, recipe: Recipe, text: Embedding, tick: Tick) ->
     return latents
 
 
-def _decode(pipe: FluxPipeline, latents: torch.Tensor) -> torch.Tensor:
+def _decode(pipe: FluxPipeline, latents: torch.Tensor, tile_latents: int | None) -> torch.Tensor:
     """Pixels (1, 3, H, W), from -1 to 1."""
     scale, shift = pipe.vae.config.scaling_factor, pipe.vae.config.shift_factor
-    pixels: torch.Tensor = pipe.vae.decode(latents / scale + shift, return_dict=False)[0]
-    return pixels
+    return decode(pipe.vae, latents / scale + shift, tile_latents)
 
 
 def _to_picture(pixels: torch.Tensor) -> Picture:

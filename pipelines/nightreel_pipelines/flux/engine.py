@@ -1,0 +1,155 @@
+"""A loaded model at work: prompts and recipes in, pictures out, with less and less at once while memory is short.
+
+Imports torch and diffusers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from math import sqrt
+from pathlib import Path
+
+from ..base import LoadingHeard, Picture, Tick
+from ..errors import OutOfMemory, PipelineError
+from ..models import ModelSpec
+from ..recipe import Recipe
+from .hosting import Hosted
+from .ladder import Allocating, Ladder, Watched
+from .loading import Loader, placed
+from .paint import check_size
+from .placing import Placement
+from .schedule import timesteps
+from .text import Embedding, TextEncoder
+from .together import paint_together, take
+
+_PROBES = 6  # sizes that are tried, each half of the one before, to tell a job that does not fit what would
+
+
+class Engine:
+    """Loads a model and makes pictures; used by one thread."""
+
+    def __init__(
+        self,
+        folder: Path,
+        spec: ModelSpec,
+        placement: Placement,
+        *,
+        expected: Sequence[Recipe] = (),
+        heard: LoadingHeard = lambda *_: None,
+        allocating: Allocating | None = None,
+    ) -> None:
+        """Load. The prompts of `expected` are read while the transformer comes in. Raises whatever the libraries raise."""
+        self._placement, self._allocating = placement, allocating
+        self._loader = Loader(folder, placement, heard)
+        self._pipe = self._loader.pipe
+        self._encoder = TextEncoder(self._pipe, spec)
+        self._largest = (0, 0)
+        self._loader.load_text()
+        with ThreadPoolExecutor(1, "load") as background:
+            pictures = background.submit(self._loader.load_pictures)
+            with contextlib.suppress(PipelineError):  # will be told when the job asks for its pictures
+                self._encoder.encode((recipe.prompt for recipe in expected), lambda: None)
+            pictures.result()
+        self._ladder = Ladder(spec.batch, None if placement.t5_on_host else self._host_t5)
+
+    @property
+    def placement(self) -> str:
+        """Where the model lies, and what is given up just now."""
+        return "; ".join(filter(None, (placed(self._pipe), self._ladder.rungs)))
+
+    def keyframes(self, recipes: Sequence[Recipe], tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
+        """As Source tells."""
+        for recipe in recipes:
+            check_size(self._pipe, recipe)
+        with self._ladder.for_a_job():
+            texts = self._read(recipes, tick)
+            self._modulate(recipes, texts)
+            waiting = deque(recipes)
+            while waiting:
+                yield from self._make_some(waiting, texts, tick)
+
+    def _read(self, recipes: Sequence[Recipe], tick: Tick) -> dict[str, Embedding]:
+        prompts = list(dict.fromkeys(recipe.prompt for recipe in recipes))
+        try:
+            with self._watched():
+                return self._encoder.encode(prompts, tick)
+        except OutOfMemory:
+            if not self._ladder.without_t5():
+                raise
+        with self._watched():
+            return self._encoder.encode(prompts, tick)
+
+    def _modulate(self, recipes: Sequence[Recipe], texts: dict[str, Embedding]) -> None:
+        """Compute the modulation of all prompts of one number of steps in one pass of its layers."""
+        if self._loader.modulation is None:
+            return
+        for steps, side in dict.fromkeys((recipe.steps, (recipe.width, recipe.height)) for recipe in recipes):
+            alike = [recipe for recipe in recipes if (recipe.steps, (recipe.width, recipe.height)) == (steps, side)]
+            pooled = {recipe.prompt: texts[recipe.prompt].pooled for recipe in alike}
+            first = next(iter(pooled.values()))
+            self._loader.modulation.compute(timesteps(self._pipe, alike[0], first), list(pooled.values()), first.dtype)
+
+    def _make_some(
+        self, waiting: deque[Recipe], texts: dict[str, Embedding], tick: Tick
+    ) -> Iterator[tuple[Recipe, Picture]]:
+        """Make the next keyframes in line, as many at once as the ladder allows, or go down a rung."""
+        group = take(waiting, texts, self._ladder.batch)
+        try:
+            with self._watched():
+                pictures = paint_together(self._pipe, group, texts, tick, self._ladder.tile_latents)
+        except OutOfMemory as exc:
+            if not self._ladder.down(len(group)):
+                raise self._too_large(group[0], texts) from exc
+            waiting.extendleft(reversed(group))
+            return
+        size = (group[0].width, group[0].height)
+        self._largest = max(self._largest, size, key=_pixels)
+        yield from zip(group, pictures, strict=True)
+
+    def _too_large(self, recipe: Recipe, texts: dict[str, Embedding]) -> OutOfMemory:
+        """What to say of a picture that did not fit though all was given up."""
+        width, height = self._largest if 0 < _pixels(self._largest) < recipe.width * recipe.height else (0, 0)
+        if not width:
+            width, height = self._probe(recipe, texts)
+        mend = f" to {width * height / 1e6:.2f} ({width}x{height} fits)" if width else ""
+        given_up = f" ({self._ladder.rungs})" if self._ladder.rungs else ""
+        return OutOfMemory(
+            f"not enough memory for a keyframe of {recipe.width}x{recipe.height}{given_up}: lower render.megapixels{mend}, "
+            "or use a larger machine"
+        )
+
+    def _probe(self, recipe: Recipe, texts: dict[str, Embedding]) -> tuple[int, int]:
+        """The largest of some smaller sizes that fits, by making one step of it; (0, 0): none, or not tried.
+
+        Not tried on a plain CPU, where trying may end in the kernel's killing the process.
+        """
+        if self._placement.device == "cpu" and self._allocating is None:
+            return 0, 0
+        for halvings in range(1, _PROBES + 1):
+            shrunk = _shrunk(recipe, 0.5**halvings, 2 * int(self._pipe.vae_scale_factor))
+            with contextlib.suppress(OutOfMemory), self._watched():
+                paint_together(self._pipe, [shrunk], texts, lambda: None, self._ladder.tile_latents)
+                return shrunk.width, shrunk.height
+        return 0, 0
+
+    def _host_t5(self) -> Hosted:
+        return Hosted(self._pipe.text_encoder_2, self._placement.device)
+
+    def _watched(self) -> contextlib.AbstractContextManager[object]:
+        return Watched(self._allocating) if self._allocating else contextlib.nullcontext()
+
+
+def _pixels(size: tuple[int, int]) -> int:
+    return size[0] * size[1]
+
+
+def _shrunk(recipe: Recipe, share: float, multiple: int) -> Recipe:
+    """The recipe with about that share of its pixels, one step, sides that the model can make."""
+    width, height = (
+        max(multiple, int(side * sqrt(share)) // multiple * multiple) for side in (recipe.width, recipe.height)
+    )
+    return replace(recipe, width=width, height=height, steps=1)
