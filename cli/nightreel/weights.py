@@ -37,15 +37,25 @@ def weights_prepare(
     ],
     dest: Annotated[str, typer.Argument(help="A folder, or gs://BUCKET/PREFIX.", show_default=False)],
     shard_mb: Annotated[int, typer.Option("--shard-mb", min=1, help="Largest file, in MB.")] = 1000,
+    compile_cache: Annotated[
+        str, typer.Option("--compile-cache", help="Then compile for these sizes on this GPU: 1024x1024,1360x768.")
+    ] = "",
 ) -> None:
     """Write a model's weights with 8-bit matrices, about half as large; a command that was cut off goes on."""
+    sizes = _sizes(compile_cache)
     with errors_in_one_line(), _disk_trouble(dest):
         folder, name = _source(source)
         _check_installed()
         from nightreel_pipelines.flux.prepare import Preparation
 
+        if sizes:
+            _check_gpu(dest)
         with _target(dest) as target, _progress() as heard:
             done = Preparation(folder, name, target, shard_bytes=shard_mb * 1_000_000).run(heard)
+        if sizes:
+            from nightreel_pipelines.flux.compiling import make_cache
+
+            print(make_cache(Path(dest), sizes))
     size_bytes = sum(file.size_bytes for file in done.files.values())
     print(f"{dest}: {len(done.files)} files, {size_bytes / 1e9:.2f} GB, from {done.source} {done.source_revision}")
 
@@ -98,6 +108,24 @@ class BucketTarget:
         """Over what is there: who was killed between a file and the note of it writes the same bytes once more."""
         there = self._store.head(name)
         self._store.put(name, content, generation=there.generation if there else ABSENT)
+
+
+def _sizes(text: str) -> list[tuple[int, int]]:
+    try:
+        pairs = [part.split("x") for part in text.split(",") if part]
+        return [(int(width), int(height)) for width, height in pairs]
+    except ValueError:
+        complain(f"--compile-cache: {text!r} is no list of sizes such as 1024x1024,1360x768")
+        raise typer.Exit(EXIT_BAD_INPUT) from None
+
+
+def _check_gpu(dest: str) -> None:
+    """Before hours of work: can a compile cache be made here? Raises SourceUnavailable."""
+    from nightreel_pipelines.flux.speed import this_machine
+
+    if "://" in dest:
+        raise SourceUnavailable("a compile cache is made beside local weights: prepare into a folder, then copy it")
+    this_machine()
 
 
 def _source(source: str) -> tuple[Path, str]:

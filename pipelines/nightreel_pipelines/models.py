@@ -45,6 +45,11 @@ class ModelSpec(BaseModel):
     )
     options: dict[str, Any] = Field({}, description="for the source alone")
 
+    def tuned(self, **settings: object) -> Self:
+        """With the worker's settings where this entry does not say otherwise; `settings` are fields of this class."""
+        unsaid = {name: value for name, value in settings.items() if name not in self.model_fields_set}
+        return self.model_copy(update=unsaid)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.sequence and max(self.sequence) < self.prompt_tokens:

@@ -23,6 +23,7 @@ from .loading import Loader, placed
 from .paint import check_size
 from .placing import Placement
 from .schedule import timesteps
+from .speed import compile_blocks, set_attention
 from .text import Embedding, TextEncoder
 from .together import paint_together, take
 
@@ -54,12 +55,14 @@ class Engine:
             with contextlib.suppress(PipelineError):  # will be told when the job asks for its pictures
                 self._encoder.encode((recipe.prompt for recipe in expected), lambda: None)
             pictures.result()
+        set_attention(self._pipe.transformer, spec.attention, placement.device)
+        self._compiled = compile_blocks(self._pipe.transformer, spec, folder, placement.device, self.warm)
         self._ladder = Ladder(spec.batch, None if placement.t5_on_host else self._host_t5)
 
     @property
     def placement(self) -> str:
         """Where the model lies, and what is given up just now."""
-        return "; ".join(filter(None, (placed(self._pipe), self._ladder.rungs)))
+        return "; ".join(filter(None, (placed(self._pipe), self._compiled, self._ladder.rungs)))
 
     def keyframes(self, recipes: Sequence[Recipe], tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
         """As Source tells."""
@@ -71,6 +74,13 @@ class Engine:
             waiting = deque(recipes)
             while waiting:
                 yield from self._make_some(waiting, texts, tick)
+
+    def warm(self, width: int, height: int) -> None:
+        """Make one step of a picture of this size, so that what it needs is compiled."""
+        recipe = Recipe("", "", "", "warm", seed=0, steps=1, guidance=0, width=width, height=height)
+        texts = self._encoder.encode([recipe.prompt], lambda: None)
+        self._modulate([recipe], texts)
+        paint_together(self._pipe, [recipe], texts, lambda: None, striped=False)
 
     def _read(self, recipes: Sequence[Recipe], tick: Tick) -> dict[str, Embedding]:
         prompts = list(dict.fromkeys(recipe.prompt for recipe in recipes))
@@ -100,7 +110,7 @@ class Engine:
         group = take(waiting, texts, self._ladder.batch)
         try:
             with self._watched():
-                pictures = paint_together(self._pipe, group, texts, tick, self._ladder.tile_latents)
+                pictures = paint_together(self._pipe, group, texts, tick, self._ladder.striped)
         except OutOfMemory as exc:
             if not self._ladder.down(len(group)):
                 raise self._too_large(group[0], texts) from exc
@@ -132,7 +142,7 @@ class Engine:
         for halvings in range(1, _PROBES + 1):
             shrunk = _shrunk(recipe, 0.5**halvings, 2 * int(self._pipe.vae_scale_factor))
             with contextlib.suppress(OutOfMemory), self._watched():
-                paint_together(self._pipe, [shrunk], texts, lambda: None, self._ladder.tile_latents)
+                paint_together(self._pipe, [shrunk], texts, lambda: None, self._ladder.striped)
                 return shrunk.width, shrunk.height
         return 0, 0
 

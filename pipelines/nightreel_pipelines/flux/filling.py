@@ -133,7 +133,7 @@ def _places(
 
 def _fp8_linear(linear: nn.Module, stored: Stored, *, matmul: bool) -> Fp8Linear:
     if not isinstance(linear, nn.Linear):
-        raise LookupError(f"{stored.file.name}: {stored.name} is 8-bit, but belongs to no linear layer")
+        raise TypeError(f"{stored.file.name}: {stored.name} is 8-bit, but belongs to no linear layer")
     codes = torch.empty(stored.shape, dtype=TORCH_OF[stored.dtype], device="meta")
     if codes.shape != linear.weight.shape:
         raise ValueError(f"{stored.file.name}: {stored.name} has another shape than the model's configuration says")

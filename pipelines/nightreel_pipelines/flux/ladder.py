@@ -1,6 +1,6 @@
 """What is given up when memory runs out, one thing after another; the next job has all of it again. Imports torch.
 
-fewer keyframes at once -> the VAE in small tiles -> T5 in the host's memory -> the job fails, and hears what would fit
+fewer keyframes at once -> the VAE in stripes -> T5 in the host's memory -> the job fails, and hears what would fit
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .hosting import Hosted
-from .tiles import SMALL_TILE_LATENTS
 
 Allocating = Callable[[int], None]
 """Called with the number of elements of each tensor that an operation makes; may raise torch.OutOfMemoryError."""
@@ -29,16 +28,16 @@ class Ladder:
         self._hosted: Hosted | None = None
         self.batch = batch
         """Keyframes that are made together."""
-        self.tile_latents: int | None = None
-        """Side of the VAE's tiles; None: as the picture's size says."""
+        self.striped = False
+        """Whether small pictures are decoded in stripes, too."""
 
     def down(self, made_together: int) -> bool:
         """Go down a rung, after this many keyframes at once did not fit. False: there is none left."""
         _give_back()
         if made_together > 1:
             self.batch = made_together // 2
-        elif self.tile_latents is None:
-            self.tile_latents = SMALL_TILE_LATENTS
+        elif not self.striped:
+            self.striped = True
         else:
             return self.without_t5()
         return True
@@ -56,7 +55,7 @@ class Ladder:
         """What has been given up, in words; empty at the top."""
         given_up = {
             f"{self.batch} keyframes at once": self.batch < self._full_batch,
-            "VAE in small tiles": self.tile_latents is not None,
+            "VAE in stripes": self.striped,
             "T5 on the host": self._hosted is not None,
         }
         return ", ".join(what for what, is_so in given_up.items() if is_so)
@@ -67,7 +66,7 @@ class Ladder:
         try:
             yield
         finally:
-            self.batch, self.tile_latents = self._full_batch, None
+            self.batch, self.striped = self._full_batch, False
             if self._hosted:
                 self._hosted.back()
                 self._hosted = None

@@ -11,8 +11,8 @@ from ..base import Picture, Tick
 from ..errors import Unrenderable
 from ..recipe import Recipe
 from .memory import enough_memory
+from .stripes import decode
 from .text import Embedding
-from .tiles import decode
 
 
 def check_size(pipe: FluxPipeline, recipe: Recipe) -> None:
@@ -25,24 +25,24 @@ def check_size(pipe: FluxPipeline, recipe: Recipe) -> None:
         )
 
 
-def paint(pipe: FluxPipeline, recipe: Recipe, text: Embedding, tick: Tick, tile_latents: int | None = None) -> Picture:
+def paint(pipe: FluxPipeline, recipe: Recipe, text: Embedding, tick: Tick, striped: bool = False) -> Picture:
     """Make one keyframe; `tick` is called after each step, before the latents are decoded, and after.
 
-    `tile_latents`: as `decode` takes it. Raises OutOfMemory when there is not enough memory, Unrenderable when the
+    `striped`: as `decode` takes it. Raises OutOfMemory when there is not enough memory, Unrenderable when the
     numbers overflow, and whatever `tick` raises.
     """
     work = f"a keyframe of {recipe.width}x{recipe.height}"
     with enough_memory(work, "lower render.megapixels, or use a larger machine"), torch.inference_mode():
         latents = _denoise(pipe, recipe, text, tick)
         tick()
-        picture = finish(pipe, recipe, latents, tile_latents)
+        picture = finish(pipe, recipe, latents, striped)
         tick()
     return picture
 
 
-def finish(pipe: FluxPipeline, recipe: Recipe, latents: torch.Tensor, tile_latents: int | None) -> Picture:
+def finish(pipe: FluxPipeline, recipe: Recipe, latents: torch.Tensor, striped: bool) -> Picture:
     """Latents (1, channels, 2h, 2w) -> the picture. Raises Unrenderable when the numbers overflow."""
-    pixels = _decode(pipe, latents, tile_latents)
+    pixels = _decode(pipe, latents, striped)
     if not torch.isfinite(pixels).all():
         # Not a matter of luck: the same recipe overflows on every attempt, so trying again would only cost money.
         raise Unrenderable(
@@ -86,10 +86,10 @@ def _denoise(pipe: FluxPipeline, recipe: Recipe, text: Embedding, tick: Tick) ->
     return latents
 
 
-def _decode(pipe: FluxPipeline, latents: torch.Tensor, tile_latents: int | None) -> torch.Tensor:
+def _decode(pipe: FluxPipeline, latents: torch.Tensor, striped: bool) -> torch.Tensor:
     """Pixels (1, 3, H, W), from -1 to 1."""
     scale, shift = pipe.vae.config.scaling_factor, pipe.vae.config.shift_factor
-    return decode(pipe.vae, latents / scale + shift, tile_latents)
+    return decode(pipe.vae, latents / scale + shift, striped=striped)
 
 
 def _to_picture(pixels: torch.Tensor) -> Picture:

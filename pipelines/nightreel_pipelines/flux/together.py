@@ -29,18 +29,18 @@ def take(waiting: deque[Recipe], texts: Mapping[str, Embedding], most: int) -> l
 
 
 def paint_together(
-    pipe: FluxPipeline, recipes: Sequence[Recipe], texts: Mapping[str, Embedding], tick: Tick, tile_latents: int | None
+    pipe: FluxPipeline, recipes: Sequence[Recipe], texts: Mapping[str, Embedding], tick: Tick, striped: bool
 ) -> list[Picture]:
     """Make keyframes that `take` put together; decoded one by one. Ticks and raises as `paint`."""
     if len(recipes) == 1:
-        return [paint(pipe, recipes[0], texts[recipes[0].prompt], tick, tile_latents)]
+        return [paint(pipe, recipes[0], texts[recipes[0].prompt], tick, striped)]
     first = recipes[0]
     work = f"{len(recipes)} keyframes of {first.width}x{first.height} at once"
     with enough_memory(work, "set the model's batch lower"), torch.inference_mode():
         pictures = []
         for recipe, latents in zip(recipes, torch.split(_denoise(pipe, recipes, texts, tick), 1), strict=True):
             tick()
-            pictures.append(finish(pipe, recipe, latents, tile_latents))
+            pictures.append(finish(pipe, recipe, latents, striped))
         tick()
     return pictures
 
