@@ -116,4 +116,5 @@ def _draw(name: str, shape: tuple[int, ...], device: str) -> torch.Tensor:
         filled = torch.full(shape, 0.0 if name.endswith("bias") else 1.0)
         return filled.to(torch.bfloat16)
     fan_in = prod(shape[1:])
-    return (torch.randn(shape, device=device, dtype=torch.bfloat16) * fan_in**-0.5).cpu()
+    noise: torch.Tensor = torch.randn(shape, device=device, dtype=torch.bfloat16) * fan_in**-0.5
+    return noise.cpu()

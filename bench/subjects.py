@@ -113,7 +113,7 @@ def errors(folder: Path, size: tuple[int, int], steps: int) -> list[float]:
     return [((one - other).norm() / other.norm()).item() for one, other in zip(made, wanted, strict=True)]
 
 
-def latents_of(pipe: FluxPipeline, recipe: Recipe) -> list[torch.Tensor]:
+def latents_of(pipe: FluxPipeline, recipe: Recipe, sequence: int = 256) -> list[torch.Tensor]:
     """float32 on the CPU, behind each step."""
     kept: list[torch.Tensor] = []
 
@@ -130,7 +130,7 @@ def latents_of(pipe: FluxPipeline, recipe: Recipe) -> list[torch.Tensor]:
             guidance_scale=recipe.guidance,
             height=recipe.height,
             width=recipe.width,
-            max_sequence_length=256,
+            max_sequence_length=sequence,
             callback_on_step_end=keep,
             output_type="latent",
         )

@@ -211,7 +211,7 @@ def test_stripes_are_the_whole_picture_but_for_rounding_and_leave_no_seam(
     assert (_jumps(striped) - _jumps(whole)).abs().max() < rounding / 5 * scale
 
 
-def test_stripes_need_half_of_the_memory() -> None:
+def test_stripes_need_a_third_less_memory() -> None:
     vae = load_pipeline(POCKET_FOLDER, Placement("fp32", "cpu")).vae
     latents = torch.randn(1, vae.config.latent_channels, 64, 64)
     peaks = {}
@@ -221,7 +221,7 @@ def test_stripes_need_half_of_the_memory() -> None:
             decode(vae, latents, striped=striped)
         peaks[striped] = peak.most_bytes
 
-    assert peaks[True] < 0.6 * peaks[False]
+    assert peaks[True] < 0.7 * peaks[False]
 
 
 class Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -20,6 +20,8 @@ L4 = Machine("2.10.0+cu128", "3.6.0", "NVIDIA L4")
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 
+compiling = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")  # torch's compiler, to itself
+
 
 class Transformer:
     """Hears what it is asked for."""
@@ -81,6 +83,7 @@ def test_without_a_cache_that_fits_nothing_is_compiled(tmp_path: Path, monkeypat
     assert transformer.asked == []
 
 
+@compiling
 @pytest.mark.parametrize(
     "other",
     [
@@ -101,6 +104,7 @@ def test_a_cache_belongs_to_one_torch_one_triton_and_one_gpu(tmp_path: Path, oth
     assert _revision_of(tmp_path) == before  # it is no part of the weights
 
 
+@compiling
 def test_a_damaged_cache_is_no_cache(tmp_path: Path) -> None:
     _compile_something()
     file = save_cache(tmp_path, L4, [(1024, 1024)])

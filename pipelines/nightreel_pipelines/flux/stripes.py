@@ -1,4 +1,4 @@
-"""Latents -> pixels with half of the memory: the VAE's decoder works through each layer in stripes. Imports torch.
+"""Latents -> pixels with a third less memory: the VAE's decoder works through each layer in stripes. Imports torch.
 
 Tiles that are decoded one by one show: the decoder normalizes over all that it sees, so each tile gets another brightness
 (5 % of the range on the pocket model, measured), and no overlap mends that. Here every normalization knows the whole
