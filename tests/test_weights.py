@@ -354,6 +354,43 @@ def test_a_loader_refuses_a_folder_that_lacks_bytes(copy: Path) -> None:
         FluxSource(POCKET.model_copy(update={"weights": str(copy)}), None).describe()
 
 
+# In a worker
+
+
+def test_a_worker_renders_prepared_weights_and_its_receipt_tells_what_lay_where(prepared: Path, tmp_path: Path) -> None:
+    """The models file's own precision wins over the setting, which holds for all others."""
+    (tmp_path / "models.toml").write_text(
+        f'[eight]\nsource = "flux"\nweights = "{prepared}"\nprecision = "fp8"\nmegapixels = 0.005\n'
+        "prompt_tokens = 64\nsequence = [64]\n"
+    )
+    (tmp_path / "two.yaml").write_text(
+        "defaults: {output: {width: 128, height: 96, fps: 8}, render: {steps: 1, megapixels: 0.005}}\n"
+        "jobs:\n"
+        "  - {id: eight, render: {model: eight}, shots: [{prompt: a red sun, duration: 0.5}]}\n"
+        "  - {id: exact, render: {model: pocket}, shots: [{prompt: a red sun, duration: 0.5}]}\n"
+    )
+    settings = {"NIGHTREEL_MODELS": "models.toml", "NIGHTREEL_PRECISION": "bf16-exact", "NIGHTREEL_LOG_LEVEL": "info"}
+    run = subprocess.run(
+        [sys.executable, "-m", "nightreel", "render", "two.yaml"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith("NIGHTREEL_")} | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    made = {path.stem: json.loads(path.read_text())["made"] for path in (tmp_path / "out").glob("two-*/*.json")}
+    assert made["eight"]["precision"] == "fp8/fp32"
+    assert "GiB fp8 on cpu" in made["eight"]["placement"]
+    assert made["exact"]["precision"] == "bf16"
+    assert "GiB bf16 on cpu" in made["exact"]["placement"]
+    loaded = [json.loads(line) for line in run.stderr.splitlines() if '"model_loaded"' in line]
+    assert {line["model"] for line in loaded} == {"eight", "pocket"}
+    assert all("transformer: " in line["placement"] for line in loaded)
+
+
 # A bucket
 
 
