@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from common import Table, arguments, publish
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, as in the renderer
 
 SIZES = ((1024, 576), (1024, 1024), (2048, 2048))
 TINY_SIZES = ((64, 48),)
