@@ -8,13 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import tiny_flux
 import torch
 from fake_gcs import FakeGcs
+from fake_hub import FakeHub
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -352,6 +353,64 @@ def test_a_loader_refuses_a_folder_that_lacks_bytes(copy: Path) -> None:
 
     with pytest.raises(SourceUnavailable, match=r"has 1,000 bytes instead of .*prepare the weights again"):
         FluxSource(POCKET.model_copy(update={"weights": str(copy)}), None).describe()
+
+
+# The hub
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[FakeHub]:
+    folder = Path(shutil.copytree(POCKET_FOLDER, tmp_path / "hub"))
+    (folder / "flux1-schnell.safetensors").write_bytes(b"another 24 GB")
+    hub = FakeHub(folder, token="hf_secret")
+    yield hub
+    hub.close()
+
+
+def test_a_model_is_downloaded_from_the_hub_with_a_token_and_without_its_copies(
+    hub: FakeHub, prepared: Path, tmp_path: Path
+) -> None:
+    home = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+
+    refused = nightreel("prepare", "org/name", tmp_path / "made", HF_TOKEN="", **home)
+    made = nightreel("prepare", "org/name", tmp_path / "made", "--shard-mb", 1, HF_TOKEN="hf_secret", **home)
+
+    assert refused.returncode == 2
+    assert "org/name: the hub answered 401; set HF_TOKEN" in refused.stderr
+    assert made.returncode == 0, made.stderr
+    assert "from org/name" in made.stdout
+    assert not [name for name in hub.sent if name.startswith("flux1")]
+    after = contents(tmp_path / "made")
+    assert {
+        name: data for name, data in contents(prepared).items() if name.endswith(".safetensors")
+    }.items() <= after.items()
+
+
+def test_a_download_that_breaks_off_is_taken_up_again(hub: FakeHub, tmp_path: Path) -> None:
+    home = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_TOKEN": "hf_secret",
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    hub.breaks = "tokenizer.json"
+
+    first = nightreel("prepare", "org/name", tmp_path / "made", **home)
+    run = first if first.returncode == 0 else nightreel("prepare", "org/name", tmp_path / "made", **home)
+
+    assert run.returncode == 0, run.stderr
+    assert hub.breaks == ""
+    assert len([name for name in hub.sent if name.startswith("tokenizer.json from")]) > 2  # there are two of that name
+
+
+def test_a_model_that_the_hub_does_not_have_is_told_so(hub: FakeHub, tmp_path: Path) -> None:
+    home = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_secret"}
+
+    run = nightreel("prepare", "org/other", tmp_path / "made", **home)
+
+    assert run.returncode == 2
+    assert "org/other: the hub answered 404; look at its name" in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 # In a worker

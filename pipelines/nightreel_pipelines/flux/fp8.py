@@ -40,7 +40,9 @@ def quantize(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def quantize_rows(block: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """As `quantize`, at once and unchecked; a row of zeros gets a scale that is no zero."""
     scales = (block.abs().amax(dim=1).float() / LARGEST).clamp(min=_SMALLEST_SCALE)
-    codes = (block.float() / scales[:, None]).to(FP8)  # at most 448 and a rounding: FP8 has no infinity, and rounds it down
+    codes = (block.float() / scales[:, None]).to(
+        FP8
+    )  # at most 448 and a rounding: FP8 has no infinity, and rounds it down
     return codes, scales
 
 
