@@ -152,6 +152,7 @@ def _times(runs: list[dict[str, Any]]) -> Table:
         columns=("what", "size", "keyframes", "seconds", "peak GiB", "share of matmul peak"),
         rows=tuple(rows),
         notes=(
+            f"GPU: {next((run['gpu'] for run in runs if run['gpu']), 'none')}.",
             "Seconds: prompts read, denoised, decoded; the second of two runs. Peak: of torch's allocator.",
             "Share: multiplications of the transformer's steps by arithmetic, against the dense peak on the data sheet.",
         ),

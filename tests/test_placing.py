@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,6 +145,15 @@ def test_the_loader_gives_the_very_tensors_that_from_pretrained_gives(tiny: Path
             assert torch.equal(made[name], tensor), name
     embed = ours.text_encoder_2.encoder.embed_tokens.weight
     assert embed.data_ptr() == ours.text_encoder_2.shared.weight.data_ptr()
+
+
+def test_a_tensor_of_another_shape_than_the_configuration_says_is_refused(tiny: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "copy"))
+    config = json.loads((folder / "transformer" / "config.json").read_text())
+    (folder / "transformer" / "config.json").write_text(json.dumps(config | {"in_channels": 32}))
+
+    with pytest.raises(SourceUnavailable, match=r"transformer: \S+ has another shape than the model's configuration"):
+        source_of(folder).load()
 
 
 def test_a_prepared_folder_loads_as_8_bit_layers_and_is_painted_with_their_rounded_weights(

@@ -21,6 +21,7 @@ from .tensors import Stored, list_tensors, read_into
 
 READERS = 8  # a disk or a bucket's volume gives more to several readers than to one
 PINNED_BYTES = 32 << 20  # of each reader
+_T5_EMBEDDING = "shared.weight"
 
 
 def fill(
@@ -40,7 +41,7 @@ def fill(
     """
     stored = _renamed(model, list_tensors(part))
     places = dict(_places(model, stored, matmul=matmul))
-    _check(model, part, places)
+    _check(model, part.name, stored, places)
     with ThreadPoolExecutor(READERS, "load") as readers:
         there, here = _Reader(dtype, device), _Reader(dtype, "cpu")
         work = {
@@ -111,8 +112,9 @@ def _renamed(model: nn.Module, stored: dict[str, Stored]) -> dict[str, Stored]:
 
 
 def _tied(model: nn.Module) -> Mapping[str, str]:
-    tied = getattr(model, "_tied_weights_keys", None)
-    return tied if isinstance(tied, dict) else {}
+    """Names of tensors that are others: {second: first}. Some versions of transformers tell the seconds alone."""
+    tied = getattr(model, "_tied_weights_keys", None) or {}
+    return tied if isinstance(tied, dict) else {name: _T5_EMBEDDING for name in tied if name != _T5_EMBEDDING}
 
 
 def _places(
@@ -146,12 +148,13 @@ def _set_module(model: nn.Module, path: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), name, module)
 
 
-def _check(model: nn.Module, part: Path, places: Mapping[str, tuple[nn.Module, str]]) -> None:
-    """Raises LookupError for parameters that no file has; shapes are compared, too."""
+def _check(
+    model: nn.Module, part: str, stored: Mapping[str, Stored], places: Mapping[str, tuple[nn.Module, str]]
+) -> None:
+    """Raises LookupError for parameters that no file has, ValueError for shapes that do not fit."""
     missing = dict(model.named_parameters()).keys() - places.keys() - _tied(model).keys()
     if missing:
-        raise LookupError(f"{part.name} lacks {', '.join(sorted(missing)[:3])}")
-    stored = list_tensors(part)
+        raise LookupError(f"{part} lacks {', '.join(sorted(missing)[:3])}")
     for name, (owner, leaf) in places.items():
-        if name in stored and stored[name].shape != tuple(getattr(owner, leaf).shape):
-            raise ValueError(f"{part.name}: {name} has another shape than the model's configuration says")
+        if stored[name].shape != tuple(getattr(owner, leaf).shape):
+            raise ValueError(f"{part}: {name} has another shape than the model's configuration says")
