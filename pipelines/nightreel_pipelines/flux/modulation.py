@@ -115,4 +115,5 @@ def _put_ahead(transformer: nn.Module, path: str) -> Ahead:
 
 
 def _key(vector: torch.Tensor) -> bytes:
-    return bytes(str(tuple(vector.shape)), "ascii") + vector.contiguous().view(torch.uint8).cpu().numpy().tobytes()
+    made: bytes = vector.contiguous().view(torch.uint8).cpu().numpy().tobytes()
+    return made
