@@ -25,6 +25,7 @@ from nightreel_pipelines.flux.fp8 import dequantize
 from nightreel_pipelines.flux.prepare import FolderTarget, Preparation, Step
 from nightreel_pipelines.flux.prepared import MANIFEST, PROGRESS
 from nightreel_pipelines.flux.revision import revision
+from nightreel_pipelines.flux.tensors import BYTES_OF, read_header
 from nightreel_pipelines.models import load_models
 
 POCKET = load_models()["pocket"]
@@ -102,6 +103,7 @@ def test_the_files_are_plain_safetensors_of_a_given_size_at_most_with_their_inde
     assert len(files) > 1
     assert all(path.stat().st_size <= SHARD_BYTES * 1.02 for path in files)
     for path in files:
+        assert all(each.offset % BYTES_OF[each.dtype] == 0 for each in read_header(path))
         with safe_open(path, "pt") as opened:
             assert all(index["weight_map"][name] == path.name for name in opened.keys())  # noqa: SIM118
 
