@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the renderer has it; torch reads it when it is first imported
 
 pytest.register_assert_rewrite("house", "places", "queue_contract", "store_contract")
 

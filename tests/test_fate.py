@@ -15,6 +15,7 @@ from nightreel_pipelines.errors import (
     Cancelled,
     EncoderFailed,
     FilmFailed,
+    OutOfMemory,
     PipelineError,
     SourceUnavailable,
     Unrenderable,
@@ -60,6 +61,7 @@ FATES = [
     (Damaged("b/film.json does not fit its checksum"), Fate.REJECT),
     # pipelines
     (Unrenderable("too long a prompt"), Fate.FAIL),
+    (OutOfMemory("not enough memory for a keyframe of 2048x2048"), Fate.FAIL),
     (Cancelled(), Fate.ENDED),
     (FilmFailed("once"), Fate.RETRY),
     (EncoderFailed("ffmpeg ended early"), Fate.RETRY),

@@ -236,9 +236,10 @@ def test_numbers_that_overflow_are_an_error_not_a_black_picture(folder: Path) ->
 
 def test_each_distinct_prompt_is_read_once_by_a_job_and_by_the_next(source: FluxSource) -> None:
     from nightreel_pipelines.flux.loading import load_pipeline
+    from nightreel_pipelines.flux.placing import Placement
     from nightreel_pipelines.flux.text import TextEncoder
 
-    pipe = load_pipeline(POCKET_FOLDER, "fp32", "cpu")
+    pipe = load_pipeline(POCKET_FOLDER, Placement("fp32", "cpu"))
     lengths: list[int] = []
     pipe.text_encoder_2.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
     encoder = TextEncoder(pipe, POCKET)

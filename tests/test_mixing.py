@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from nightreel_pipelines.base import Picture, no_pictures
 from nightreel_pipelines.flux import FluxSource
+from nightreel_pipelines.flux.engine import Engine
 from nightreel_pipelines.flux.loading import load_pipeline
 from nightreel_pipelines.flux.mixing import mixed, slerp
 from nightreel_pipelines.flux.noise import encode, make_noise, noisy
+from nightreel_pipelines.flux.placing import Placement
 from nightreel_pipelines.flux.text import Embedding
-from nightreel_pipelines.models import load_models
+from nightreel_pipelines.models import ModelSpec, load_models
 from nightreel_pipelines.recipe import Recipe, Start, Toward, Warp
 
 POCKET = load_models()["pocket"]
@@ -34,9 +36,15 @@ def pocket() -> FluxSource:
     return source
 
 
+def engine() -> Engine:
+    made = pocket()._engine
+    assert made is not None
+    return made
+
+
 @functools.cache
 def pipe(shifted: bool = False) -> Any:
-    loaded = load_pipeline(POCKET.folder(None), "fp32", "cpu")
+    loaded = load_pipeline(POCKET.folder(None), Placement("fp32", "cpu"))
     if shifted:
         loaded.scheduler = type(loaded.scheduler).from_config(loaded.scheduler.config, use_dynamic_shifting=True)
     return loaded
@@ -132,7 +140,7 @@ def test_prompts_are_mixed_linearly_by_both_encoders(at: float) -> None:
 def test_prompts_of_different_length_are_padded_to_one() -> None:
     long = "a white moon over blue hills at night, " * 3
     lengths: list[int] = []
-    text_encoder = pocket()._loaded[1]._pipe.text_encoder_2  # type: ignore[index]  # loaded
+    text_encoder = engine()._pipe.text_encoder_2
     hook = text_encoder.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
     try:
         draw(recipe("a short one, and new", toward=Toward(long, 2, 0.5)))
@@ -178,7 +186,7 @@ def test_strength_0_is_the_picture_as_the_vae_gives_it_without_running_the_model
         pixels = loaded.vae.decode(latents / scale + shift, return_dict=False)[0]
     seen = ((pixels[0] + 1) * 127.5).round().clamp(0, 255).permute(1, 2, 0).to(torch.uint8).numpy()
     runs: list[None] = []
-    transformer = pocket()._loaded[0].transformer  # type: ignore[index]  # loaded
+    transformer = engine()._pipe.transformer
     hook = transformer.register_forward_pre_hook(lambda *_: runs.append(None))
     try:
         found = draw(recipe(start=Start("x", 0.0)), x=picture)
@@ -204,7 +212,7 @@ def test_more_strength_leaves_less_of_the_picture_also_between_whole_steps(pictu
 def test_the_model_runs_as_often_as_the_plan_says(picture: Picture, strength: float) -> None:
     wanted = recipe(start=Start("x", strength))
     runs: list[None] = []
-    transformer = pocket()._loaded[0].transformer  # type: ignore[index]  # loaded
+    transformer = engine()._pipe.transformer
     hook = transformer.register_forward_pre_hook(lambda *_: runs.append(None))
     try:
         draw(wanted, x=picture)
@@ -277,6 +285,74 @@ def test_colors_stay_what_they_were_over_twenty_keyframes() -> None:
 
     drift = np.abs(made[before.fingerprint].mean((0, 1)) - made[first.fingerprint].mean((0, 1)))
     assert drift.max() < 12
+
+
+def tiny(folder: Path, **fields: Any) -> FluxSource:
+    import tiny_flux
+
+    if not folder.exists():
+        tiny_flux.build(folder)
+    spec = {"name": "tiny", "source": "flux", "megapixels": 0.01, "prompt_tokens": 77, "weights": str(folder)}
+    source = FluxSource(ModelSpec.model_validate(spec | fields), None)
+    source.load()
+    return source
+
+
+def mixed_job(source: FluxSource) -> list[Recipe]:
+    """Two plain keyframes, two of a feedback chain, one of a walk, one of both, two plain ones."""
+    first = replace(recipe(), revision=source.describe().revision)
+    warp = Warp(1.1, (0.05, 0.0), 3.0, 0.5)
+    second = replace(first, seed=3, start=Start(first.fingerprint, 0.55, warp, colors=first.fingerprint))
+    third = replace(first, seed=4, start=Start(second.fingerprint, 0.3, warp, colors=first.fingerprint))
+    walk = replace(first, toward=Toward(NIGHT, 2, 0.5))
+    both = replace(walk, start=Start(third.fingerprint, 0.55))
+    return [first, replace(first, seed=2), second, third, walk, both, replace(first, seed=5), replace(first, seed=6)]
+
+
+def draw_all(source: FluxSource, recipes: list[Recipe]) -> dict[str, Picture]:
+    made: dict[str, Picture] = {}
+    for wanted, found in source.keyframes(recipes, made.__getitem__, lambda: None):
+        made[wanted.fingerprint] = found
+    return made
+
+
+def test_plain_and_fed_back_keyframes_of_one_job_come_in_order_and_as_each_alone(tmp_path: Path) -> None:
+    source = tiny(tmp_path / "tiny")
+    recipes = mixed_job(source)
+
+    made = draw_all(source, recipes)
+
+    assert list(made) == [wanted.fingerprint for wanted in recipes]
+    for wanted in recipes:
+        (_, alone), *_ = source.keyframes([wanted], made.__getitem__, lambda: None)
+        assert np.array_equal(made[wanted.fingerprint], alone)
+
+
+def test_only_plain_keyframes_are_made_together(tmp_path: Path) -> None:
+    source = tiny(tmp_path / "tiny", batch=4)
+    assert source._engine is not None
+    sizes: list[int] = []
+    source._engine._pipe.transformer.register_forward_pre_hook(
+        lambda _, args, kwargs: sizes.append(len(kwargs["hidden_states"])), with_kwargs=True
+    )
+    recipes = mixed_job(source)
+
+    made = draw_all(source, recipes)
+
+    assert list(made) == [wanted.fingerprint for wanted in recipes]
+    assert sizes == [2] * 4 + [1] * (3 + 2 + 4 + 3) + [2] * 4
+
+
+def test_modulation_ahead_serves_walks_and_feedback_in_a_pass_for_each_beginning(tmp_path: Path) -> None:
+    plain, exact = (tiny(tmp_path / "tiny", precision=precision) for precision in ("bf16", "bf16-exact"))
+    recipes = mixed_job(plain)
+
+    made, again = draw_all(plain, recipes), draw_all(exact, recipes)
+
+    assert all(np.array_equal(made[key], again[key]) for key in made)
+    assert exact._engine is not None
+    assert exact._engine._loader.modulation is not None
+    assert exact._engine._loader.modulation.passes == 3  # from noise, from 0.55, from 0.3
 
 
 def test_a_tiny_flux_draws_over_pictures_too(tmp_path: Path) -> None:

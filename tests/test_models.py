@@ -157,3 +157,11 @@ def test_a_source_of_ones_own_is_named_by_module_and_class(tmp_path: Path, monke
 def test_a_source_that_cannot_be_imported_is_named_with_its_model(source: str) -> None:
     with pytest.raises(SourceUnavailable, match=f"model ours: source {source!r} cannot be imported"):
         make_source(spec_of(source=source), None)
+
+
+def test_a_models_own_entry_wins_over_the_workers_settings() -> None:
+    said, unsaid = spec_of(precision="fp32", batch=2), spec_of()
+
+    assert said.tuned(precision="fp8", attention="flash").precision == "fp32"
+    assert said.tuned(precision="fp8", attention="flash").attention == "flash"
+    assert unsaid.tuned(precision="fp8").precision == "fp8"

@@ -14,6 +14,7 @@ from .cloud import doctor, gcs, pubsub
 from .holding import hold, resume
 from .render import render
 from .submit import enqueue
+from .weights import weights
 from .work import work
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ for verb in (render, enqueue, work, status, cancel, retry, hold, resume, doctor)
 
 app.add_typer(pubsub, name="pubsub")
 app.add_typer(gcs, name="gcs")
+app.add_typer(weights, name="weights")
 
 
 def main() -> None:

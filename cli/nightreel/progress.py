@@ -65,7 +65,7 @@ class Lines:
                 self._say(
                     f"{event.job}: {new} keyframes to render, {event.reused} from the store, {event.frames} frames{alone}"
                 )
-            case Advanced(stage="loading"):
+            case Advanced(stage="loading", note=""):
                 self._say(f"{event.job}: loading the model")
             case Ended():
                 self._say(f"{event.receipt.job}: {outcome(event.receipt, event.earlier)}")
@@ -126,7 +126,7 @@ class Bars:
         done = self._keyframes[key] * KEYFRAME_WEIGHT + frames
         bar = self._bars[key]
         before = self._progress.tasks[self._progress.task_ids.index(bar)].completed
-        self._progress.update(bar, completed=max(before, done), note=_STAGES[event.stage])
+        self._progress.update(bar, completed=max(before, done), note=f"{_STAGES[event.stage]} {event.note}".rstrip())
         self._advance_batch()
 
     def _finish(self, event: Ended) -> None:

@@ -83,7 +83,7 @@ def check_installed() -> None:
 
 def check_model(settings: Settings) -> dict[str, ModelSpec]:
     """The models there are. A worker that cannot serve its own one does not start: raises InvalidJob."""
-    models = load_models(settings.models)
+    models = {name: spec.tuned(**settings.tuning) for name, spec in load_models(settings.models).items()}
     if settings.model not in models:
         raise InvalidJob([Problem(no_model(settings.model, models), "NIGHTREEL_MODEL")])
     return models

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from .errors import Unrenderable
 from .recipe import Recipe
@@ -23,6 +23,10 @@ Tick = Callable[[], None]
 """Called by a source after each step of its work: it reports progress, and raises Cancelled when the job is off."""
 
 
+LoadingHeard = Callable[[int, int, float], None]
+"""Called while a model is loaded: bytes that came in, bytes of all, bytes a second so far."""
+
+
 @dataclass(frozen=True, slots=True)
 class Description:
     """What a source is on this machine. All of it that decides pixels becomes part of every recipe."""
@@ -32,7 +36,7 @@ class Description:
     revision: str
     """Hash of the weights; empty for a source without weights."""
     precision: str
-    """Numbers that the model computes in: fp32, bf16, fp8; empty for a source without a model."""
+    """Numbers that the model computes in: fp32, bf16, fp8, fp8/bf16, fp8/fp32; empty for a source without a model."""
     device: str
     """cpu or cuda. Decides no pixels by promise, but is logged and stands in the receipt."""
 
@@ -55,6 +59,20 @@ class Source(Protocol):
         far. Raises Unrenderable for a recipe that can never be made (before any work on the others), and whatever
         `tick` and `pictures` raise. A source that draws from prompt and seed alone calls `refuse_mixtures` first.
         """
+        ...
+
+
+@runtime_checkable
+class LargeSource(Protocol):
+    """What a source whose model takes long to load offers besides."""
+
+    def expect(self, recipes: Sequence[Recipe], heard: LoadingHeard) -> None:
+        """Called before `load`: the recipes that come first, and who wants to know how loading goes."""
+        ...
+
+    @property
+    def placement(self) -> str:
+        """What lies where, and in which numbers, in words; empty before `load`."""
         ...
 
 

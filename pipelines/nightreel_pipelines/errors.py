@@ -2,6 +2,7 @@
 
 PipelineError
 ├── Unrenderable         the job can never be rendered as it is: too long a prompt, not enough memory at the smallest
+│   └── OutOfMemory      not enough memory for a picture or a prompt
 ├── SourceUnavailable    the model cannot be had here: weights missing, a library not installed
 ├── Cancelled            the job was called off while it was being rendered
 └── FilmFailed           filming went wrong this time; trying again may help
@@ -18,6 +19,10 @@ class PipelineError(Exception):
 
 class Unrenderable(PipelineError):
     """Raised when trying again cannot help; the message names the part of the job and the mend."""
+
+
+class OutOfMemory(Unrenderable):
+    """Raised when a picture or a prompt does not fit into memory; what was tried before stands in the message."""
 
 
 class SourceUnavailable(PipelineError):

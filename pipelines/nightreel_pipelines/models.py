@@ -34,8 +34,21 @@ class ModelSpec(BaseModel):
     prompt_tokens: int = Field(256, ge=1)
     sequence: tuple[Annotated[int, Field(ge=1)], ...] = ()
     multiple: int = Field(16, ge=2, description="keyframe sides are multiples of this many pixels")
-    precision: str = Field("auto", pattern=r"^(auto|fp32|bf16)$")
+    precision: str = Field("auto", pattern=r"^(auto|fp32|bf16|bf16-exact|fp8)$")
+    batch: int = Field(1, ge=1, le=64, description="keyframes of one size that are made together, on a GPU")
+    gpu_memory_gib: float = Field(0.0, ge=0, description="most GPU memory that is used; 0: all of it")
+    attention: str = Field(
+        "native", pattern=r"^[a-z0-9_]{1,40}$", description="diffusers' name of an attention backend"
+    )
+    compile: str = Field(
+        "off", pattern=r"^(off|cached|on)$", description="whether the transformer is compiled, on a GPU"
+    )
     options: dict[str, Any] = Field({}, description="for the source alone")
+
+    def tuned(self, **settings: object) -> Self:
+        """With the worker's settings where this entry does not say otherwise; `settings` are fields of this class."""
+        unsaid = {name: value for name, value in settings.items() if name not in self.model_fields_set}
+        return self.model_copy(update=unsaid)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -72,6 +72,8 @@ class Made(Record):
     revision: str
     precision: str
     device: str
+    placement: str = ""
+    """What of the model lay where, in which numbers."""
     keyframes: int = 0
     """Keyframes that this attempt rendered."""
     reused: int = 0

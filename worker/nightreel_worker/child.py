@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from nightreel_pipelines import film
-from nightreel_pipelines.base import Description, Picture, Tick
+from nightreel_pipelines.base import Description, LargeSource, LoadingHeard, Picture, Tick
 from nightreel_pipelines.encode import Encoder
 from nightreel_pipelines.errors import Cancelled, PipelineError, SourceUnavailable, Unrenderable
 from nightreel_pipelines.keyframes import Given
@@ -165,17 +165,18 @@ class Child:
         self._to_film.put(task)  # waits until the film before the last has left its stage
         began = time.monotonic()
         self._events.send(wire.Started(task.key, round(got_at - free_since, 4), round(began - got_at, 4)))
-        loading_s = 0.0
+        loading_s, placement = 0.0, ""
         try:
             if missing := self._missing(task):
-                loading_s = self._load(task)
+                loading_s = self._load(task, missing)
                 pictures = partial(self._picture, task)
                 for recipe, picture in self._source.keyframes(missing, pictures, self._ticker(task)):
                     self._remember(recipe.fingerprint, picture)
                     self._to_save.put((task, recipe.fingerprint, picture, True))
+                    placement = self._placement()
         except Exception as exc:  # noqa: BLE001  # the stage's boundary: one job's error never ends the next one
             self._end(task, exc)
-        self._events.send(wire.KeyframesDone(task.key, round(time.monotonic() - began - loading_s, 4)))
+        self._events.send(wire.KeyframesDone(task.key, round(time.monotonic() - began - loading_s, 4), placement))
 
     def _missing(self, task: Task) -> list[Recipe]:
         """What must be rendered. A keyframe that a job before this one has just made is only saved again."""
@@ -195,16 +196,32 @@ class Child:
         if len(self._recent) > RECENT_PICTURES:
             self._recent.popitem(last=False)
 
-    def _load(self, task: Task) -> float:
+    def _load(self, task: Task, missing: list[Recipe]) -> float:
         if self._loaded:
             return 0.0
         self._events.send(wire.Loading(task.key))
         began = time.monotonic()
+        if isinstance(self._source, LargeSource):
+            self._source.expect(missing, self._loading_reporter(task))
         self._source.load()
         self._loaded = True
         seconds = time.monotonic() - began
-        self._events.send(wire.Loaded(task.key, round(seconds, 3)))
+        self._events.send(wire.Loaded(task.key, round(seconds, 3), self._placement()))
         return seconds
+
+    def _loading_reporter(self, task: Task) -> LoadingHeard:
+        reported = time.monotonic()
+
+        def heard(done_bytes: int, all_bytes: int, bytes_per_s: float) -> None:
+            nonlocal reported
+            if time.monotonic() - reported >= PROGRESS_EVERY_S:
+                reported = time.monotonic()
+                self._events.send(wire.Loading(task.key, done_bytes, all_bytes, round(bytes_per_s)))
+
+        return heard
+
+    def _placement(self) -> str:
+        return self._source.placement if isinstance(self._source, LargeSource) else ""
 
     def _ticker(self, task: Task) -> Ticker:
         return Ticker(task, lambda: self._events.send(wire.Step(task.key)))

@@ -201,6 +201,7 @@ def _made(work: Work, film: Film, verify_s: float) -> Made:
         revision=work.description.revision,
         precision=work.description.precision,
         device=work.description.device,
+        placement=film.placement,
         keyframes=film.made,
         reused=len(work.plan.recipes) - film.made,
         inputs=tuple(work.inputs.values()),

@@ -32,6 +32,8 @@ class Advanced:
     stage: Literal["loading", "keyframes", "film", "commit"]
     done: int = 0
     """Keyframes or frames."""
+    note: str = ""
+    """How far loading is, in words; empty at its begin."""
 
 
 @dataclass(frozen=True, slots=True)

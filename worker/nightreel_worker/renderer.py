@@ -69,6 +69,8 @@ class Film:
     """Keyframes that were rendered for it."""
     keyframes_s: float
     film_s: float
+    placement: str
+    """Of the model that made its keyframes, in words; empty when none was made now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,7 @@ class Renderer:
     def _follow(self, rendering: Rendering, made: dict[str, str], heard: Callable[[wire.Line], None]) -> Film:
         """Pass on what the child says until the job ends; `made` collects the keyframes that lie in the scratch folder."""
         rendered = len(made)
-        keyframes_s = 0.0
+        keyframes_s, placement = 0.0, ""
         while True:
             match rendering.lines.get():
                 case Lost() as lost:
@@ -203,13 +205,13 @@ class Renderer:
                 case wire.Dropped():
                     raise Cancelled
                 case wire.Filmed() as filmed:
-                    return Film(Path(filmed.file), rendered, keyframes_s, filmed.seconds)
+                    return Film(Path(filmed.file), rendered, keyframes_s, filmed.seconds, placement)
                 case line:
                     if isinstance(line, wire.KeyframeMade):
                         made[line.fingerprint] = line.file
                         rendered += line.rendered
                     elif isinstance(line, wire.KeyframesDone):
-                        keyframes_s = line.seconds
+                        keyframes_s, placement = line.seconds, line.placement
                     heard(line)
 
     # what the child says, on its reader's thread
@@ -232,7 +234,8 @@ class Renderer:
             self._changed.notify_all()
 
     def _note(self, child: ChildProcess, rendering: Rendering, line: wire.Line) -> None:
-        rendering.heard_at = self._heard_at
+        if not (rendering.phase == "loading" and isinstance(line, wire.Loading)):  # loading is timed as a whole
+            rendering.heard_at = self._heard_at
         match line:
             case wire.Started() | wire.Loaded():
                 rendering.phase = "keyframes"
@@ -248,6 +251,7 @@ class Renderer:
         child.loading = any(job.phase == "loading" for job in self._jobs.values())
         if isinstance(line, wire.Loaded):
             self._deaths_while_loading[child.spec.name] = 0
+            log.info("model_loaded", model=child.spec.name, seconds=line.seconds, placement=line.placement)
 
     def _on_death(self, child: ChildProcess, reason: str) -> None:
         with self._changed:

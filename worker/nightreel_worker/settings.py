@@ -31,6 +31,14 @@ class Settings(BaseSettings):
         None, description="a TOML file of your own models, in the form of the built-in models.toml"
     )
     weights: Path | None = Field(None, description="the folder that holds one folder of weights a model")
+    precision: Literal["auto", "fp32", "bf16", "bf16-exact", "fp8"] = Field(
+        "auto", description="numbers that a model computes in; auto: what fits; an entry of the models file wins"
+    )
+    gpu_memory_gib: float = Field(0.0, ge=0, description="most GPU memory that a model uses; 0: all of it")
+    attention: str = Field("native", description="diffusers' name of an attention backend, for a GPU")
+    compile: Literal["off", "cached", "on"] = Field(
+        "off", description="whether transformers are compiled, on a GPU; cached: only what a compile cache holds"
+    )
     scratch: Path | None = Field(None, description="folder for temporary files; the system's when empty")
     idle_timeout_s: float = Field(0.0, ge=0, description="seconds to wait for more work before leaving an empty queue")
     max_attempts: int = Field(3, ge=1, le=100, description="failures of one job before it is given up")
@@ -93,6 +101,16 @@ class Settings(BaseSettings):
     def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
         webhook_keys(value.get_secret_value() if value else "")
         return value
+
+    @property
+    def tuning(self) -> dict[str, object]:
+        """What applies to models whose entry does not say otherwise."""
+        return {
+            "precision": self.precision,
+            "gpu_memory_gib": self.gpu_memory_gib,
+            "attention": self.attention,
+            "compile": self.compile,
+        }
 
     @field_validator("trusted_hosts")
     @classmethod

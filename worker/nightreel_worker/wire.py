@@ -77,10 +77,21 @@ class Unavailable:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The model is being loaded, because a keyframe is missing."""
+    """The model is being loaded, because a keyframe is missing; sent first, then at most once a second."""
 
     kind: ClassVar[str] = "loading"
     key: str
+    done_bytes: int = 0
+    all_bytes: int = 0
+    """0 until the source tells."""
+    bytes_per_s: float = 0.0
+
+    @property
+    def words(self) -> str:
+        """For a person; empty at the begin."""
+        if not self.all_bytes:
+            return ""
+        return f"{self.done_bytes / 1e9:.1f} of {self.all_bytes / 1e9:.1f} GB, {self.bytes_per_s / 1e9:.2f} GB/s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,8 @@ class Loaded:
     kind: ClassVar[str] = "loaded"
     key: str
     seconds: float
+    placement: str = ""
+    """What lies where, in words; empty when the source does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +145,8 @@ class KeyframesDone:
     key: str
     seconds: float
     """How long it had it, model loading left out."""
+    placement: str = ""
+    """Of the model that made them; empty when none was rendered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,7 +175,7 @@ class Worker:
                     self._enter(mine, "rendering")
                 case wire.Loading():
                     mine.lease.waiting = True  # while the model loads, the renderer's own limit counts
-                    self._watch(Advanced(batch, job, "loading"))
+                    self._watch(Advanced(batch, job, "loading", note=line.words))
                 case wire.KeyframeMade():
                     self._keyframes.put(line.fingerprint, Path(line.file), opened.attempt.id)
                     made += 1

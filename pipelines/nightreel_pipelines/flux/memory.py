@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ..errors import Unrenderable
+from ..errors import OutOfMemory
 
 
 def is_out_of_memory(exc: BaseException) -> bool:
@@ -17,11 +17,11 @@ def is_out_of_memory(exc: BaseException) -> bool:
 
 @contextmanager
 def enough_memory(work: str, mend: str) -> Iterator[None]:
-    """Raises Unrenderable when what is done inside runs out of memory; other errors pass."""
+    """Raises OutOfMemory when what is done inside runs out of memory; other errors pass."""
     try:
         yield
     except (RuntimeError, MemoryError) as exc:
         if not is_out_of_memory(exc):
             raise
         # The traceback's frames hold the very tensors that filled the memory; the next job needs it.
-        raise Unrenderable(f"not enough memory for {work}: {mend}") from exc.with_traceback(None)
+        raise OutOfMemory(f"not enough memory for {work}: {mend}") from exc.with_traceback(None)

@@ -32,17 +32,25 @@ def noisy(pipe: FluxPipeline, recipe: Recipe, picture: Picture | None) -> Noisy:
 
     The first sigma is the recipe's strength itself, not the nearest of a few steps: 0.50 and 0.55 differ.
     """
-    noise = make_noise(pipe, recipe)
-    if picture is None or recipe.start is None or recipe.start.strength == 1.0:
+    noise, sigmas = make_noise(pipe, recipe), sigmas_of(pipe, recipe)
+    if picture is None or sigmas is None:
         return Noisy(noise, None)
     latents = encode(pipe, picture)
-    if recipe.evaluations == 0:
+    if not sigmas:
         return Noisy(latents, ())
-    tokens = noise.shape[2] * noise.shape[3] // 4
-    first = _unshifted(pipe, recipe.start.strength, tokens)
-    sigmas = np.linspace(first, first / recipe.evaluations, recipe.evaluations).tolist()
-    sigma = _first_sigma(pipe, sigmas, tokens)
+    sigma = _first_sigma(pipe, sigmas, _tokens(pipe, recipe))
     return Noisy((1 - sigma) * latents + sigma * noise, sigmas)
+
+
+def sigmas_of(pipe: FluxPipeline, recipe: Recipe) -> list[float] | None:
+    """As in Noisy."""
+    if recipe.start is None or recipe.start.strength == 1.0:
+        return None
+    if recipe.evaluations == 0:
+        return []
+    first = _unshifted(pipe, recipe.start.strength, _tokens(pipe, recipe))
+    sigmas: list[float] = np.linspace(first, first / recipe.evaluations, recipe.evaluations).tolist()
+    return sigmas
 
 
 def make_noise(pipe: FluxPipeline, recipe: Recipe) -> torch.Tensor:
@@ -82,6 +90,11 @@ def _unshifted(pipe: FluxPipeline, sigma: float, tokens: int) -> float:
         mu = _mu(pipe, tokens)
         shift = math.exp(mu) if config.time_shift_type == "exponential" else mu
     return sigma / (shift - (shift - 1) * sigma)
+
+
+def _tokens(pipe: FluxPipeline, recipe: Recipe) -> int:
+    multiple = 2 * int(pipe.vae_scale_factor)
+    return (recipe.width // multiple) * (recipe.height // multiple)
 
 
 def _mu(pipe: FluxPipeline, tokens: int) -> float:

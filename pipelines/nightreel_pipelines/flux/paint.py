@@ -12,6 +12,7 @@ from ..errors import Unrenderable
 from ..recipe import Recipe
 from .memory import enough_memory
 from .noise import noisy
+from .stripes import decode
 from .text import Embedding
 
 
@@ -25,27 +26,34 @@ def check_size(pipe: FluxPipeline, recipe: Recipe) -> None:
         )
 
 
-def paint(pipe: FluxPipeline, recipe: Recipe, text: Embedding, over: Picture | None, tick: Tick) -> Picture:
+def paint(
+    pipe: FluxPipeline, recipe: Recipe, text: Embedding, over: Picture | None, tick: Tick, striped: bool = False
+) -> Picture:
     """Make one keyframe; `tick` is called after each step, before the latents are decoded, and after.
 
-    `over` is the picture that it is drawn over, of the recipe's size; None for noise alone.
+    `over` is the picture that it is drawn over, of the recipe's size; None for noise alone. `striped`: as `decode` takes it.
 
-    Raises Unrenderable when there is not enough memory or the numbers overflow, and whatever `tick` raises.
+    Raises OutOfMemory when there is not enough memory, Unrenderable when the numbers overflow, and whatever `tick` raises.
     """
     work = f"a keyframe of {recipe.width}x{recipe.height}"
     with enough_memory(work, "lower render.megapixels, or use a larger machine"), torch.inference_mode():
         latents = _denoise(pipe, recipe, text, over, tick)
         tick()
-        pixels = _decode(pipe, latents)
-        if not torch.isfinite(pixels).all():
-            # Not a matter of luck: the same recipe overflows on every attempt, so trying again would only cost money.
-            raise Unrenderable(
-                f"the model made no picture (numbers overflow in {recipe.precision}) of {recipe.prompt[:40]!r}: "
-                "set the model's precision to fp32 or bf16, or check its weights"
-            )
-        picture = _to_picture(pixels)
+        picture = finish(pipe, recipe, latents, striped)
         tick()
     return picture
+
+
+def finish(pipe: FluxPipeline, recipe: Recipe, latents: torch.Tensor, striped: bool) -> Picture:
+    """Latents (1, channels, 2h, 2w) -> the picture. Raises Unrenderable when the numbers overflow."""
+    pixels = _decode(pipe, latents, striped)
+    if not torch.isfinite(pixels).all():
+        # Not a matter of luck: the same recipe overflows on every attempt, so trying again would only cost money.
+        raise Unrenderable(
+            f"the model made no picture (numbers overflow in {recipe.precision}) of {recipe.prompt[:40]!r}: "
+            "set the model's precision to fp32 or bf16, or check its weights"
+        )
+    return _to_picture(pixels)
 
 
 def _denoise(pipe: FluxPipeline, recipe: Recipe, text: Embedding, over: Picture | None, tick: Tick) -> torch.Tensor:
@@ -74,11 +82,10 @@ def _denoise(pipe: FluxPipeline, recipe: Recipe, text: Embedding, over: Picture 
     return latents
 
 
-def _decode(pipe: FluxPipeline, latents: torch.Tensor) -> torch.Tensor:
+def _decode(pipe: FluxPipeline, latents: torch.Tensor, striped: bool) -> torch.Tensor:
     """Pixels (1, 3, H, W), from -1 to 1."""
     scale, shift = pipe.vae.config.scaling_factor, pipe.vae.config.shift_factor
-    pixels: torch.Tensor = pipe.vae.decode(latents / scale + shift, return_dict=False)[0]
-    return pixels
+    return decode(pipe.vae, latents / scale + shift, striped=striped)
 
 
 def _to_picture(pixels: torch.Tensor) -> Picture:

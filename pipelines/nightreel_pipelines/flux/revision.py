@@ -18,7 +18,8 @@ def revision(folder: Path) -> str:
 
     A large file is sampled from its first byte (the header of a safetensors file) to its last, so other weights, which
     differ nearly everywhere, always give another revision; a single byte changed between two blocks of a large file
-    does not: this names weights, it does not guard them. Notes (*.md), hidden files and times of change do not count.
+    does not: this names weights, it does not guard them. Notes (*.md), hidden files, Nightreel's own notes on a folder
+    (nightreel-*) and times of change do not count.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if _counts(path, folder))
     with ThreadPoolExecutor(_READERS) as readers:
@@ -28,7 +29,7 @@ def revision(folder: Path) -> str:
 
 
 def _counts(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts) or path.name.startswith("nightreel-")
     return not hidden and path.suffix.lower() != ".md" and path.is_file()
 
 

@@ -12,16 +12,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..base import Description, Picture, Pictures, Tick
+from ..base import Description, LoadingHeard, Picture, Pictures, Tick
 from ..errors import SourceUnavailable
 from ..models import ModelSpec
 from ..recipe import Recipe
+from .placing import Card, Placement, place
+from .prepared import manifest_of
 from .revision import revision
 
 if TYPE_CHECKING:
-    from diffusers import FluxPipeline
-
-    from .text import TextEncoder
+    from .engine import Engine
+    from .ladder import Allocating
 
 NAME = "flux/1"  # part of every recipe: a change that changes pixels raises the number
 _LIBRARIES = ("torch", "diffusers", "transformers")
@@ -33,47 +34,63 @@ class FluxSource:
     Runs on the first CUDA device that is visible, else on the CPU (CUDA_VISIBLE_DEVICES= forces that).
     """
 
-    def __init__(self, spec: ModelSpec, weights_root: Path | None) -> None:
+    def __init__(self, spec: ModelSpec, weights_root: Path | None, *, allocating: Allocating | None = None) -> None:
+        """`allocating` hears of every tensor that is made while pictures are, by its number of elements, and may raise
+        torch.OutOfMemoryError: a GPU with little memory on a machine that has none.
+        """
         self._spec = spec
         self._weights_root = weights_root
-        self._description: Description | None = None
-        self._loaded: tuple[FluxPipeline, TextEncoder] | None = None
+        self._allocating = allocating
+        self._described: tuple[Description, Placement] | None = None
+        self._expected: tuple[Sequence[Recipe], LoadingHeard] = ((), lambda *_: None)
+        self._engine: Engine | None = None
 
     def describe(self) -> Description:
         """Look at the folder and the device, once; loads no weights, but reads samples of them to name them."""
-        if self._description is None:
-            folder = self._folder()
-            device = _device(self._spec)
-            self._description = Description(NAME, _revision(folder), _precision(self._spec, device), device)
-        return self._description
+        return self._decided()[0]
+
+    def expect(self, recipes: Sequence[Recipe], heard: LoadingHeard) -> None:
+        """As in LargeSource: their prompts are read while the larger half of the model comes in."""
+        self._expected = recipes, heard
 
     def load(self) -> None:
         """Bring the whole model onto the device: 12 s on a CPU for pocket, nearly all of it imports."""
-        description, folder = self.describe(), self._folder()
+        (_, placement), folder = self._decided(), self._folder()
+        recipes, heard = self._expected
         try:
-            from .loading import load_pipeline
-            from .text import TextEncoder
+            from .engine import Engine
 
-            pipe = load_pipeline(folder, description.precision, description.device)
+            self._engine = Engine(
+                folder, self._spec, placement, expected=recipes, heard=heard, allocating=self._allocating
+            )
+        except SourceUnavailable:
+            raise
         except Exception as exc:  # four libraries read these files, and each has errors of its own
             raise SourceUnavailable(f"model {self._spec.name}: cannot load {folder}: {_mend(exc)}") from exc
-        self._loaded = pipe, TextEncoder(pipe, self._spec)
+
+    @property
+    def placement(self) -> str:
+        """As in LargeSource."""
+        return self._engine.placement if self._engine else ""
 
     def keyframes(self, recipes: Sequence[Recipe], pictures: Pictures, tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
         """All prompts are read before the first picture is begun; Source tells the rest."""
-        from ..beginning import beginning
-        from .mixing import mixed, prompts_of
-        from .paint import check_size, paint
-
-        if self._loaded is None:
+        if self._engine is None:
             raise RuntimeError("load() comes before keyframes()")
-        pipe, encoder = self._loaded
-        for recipe in recipes:
-            check_size(pipe, recipe)
-        texts = encoder.encode(map(prompts_of, recipes), tick)
-        for recipe in recipes:
-            text = mixed(texts[prompts_of(recipe)], recipe)
-            yield recipe, paint(pipe, recipe, text, beginning(recipe, pictures), tick)
+        yield from self._engine.keyframes(recipes, pictures, tick)
+
+    def _decided(self) -> tuple[Description, Placement]:
+        if self._described is None:
+            folder = self._folder()
+            prepared = manifest_of(folder) is not None
+            card = _card(self._spec)
+            try:
+                placement = place(self._spec.precision, folder, card, prepared=prepared)
+            except (LookupError, ValueError, OSError) as exc:
+                raise SourceUnavailable(f"model {self._spec.name}: {_mend(exc)}") from exc
+            description = Description(NAME, _revision(folder), placement.precision, placement.device)
+            self._described = description, placement
+        return self._described
 
     def _folder(self) -> Path:
         """The weights' folder, with every part that its index names; from_pretrained makes empty ones of some."""
@@ -111,7 +128,8 @@ def _revision(folder: Path) -> str:
         raise SourceUnavailable(f"cannot read the weights in {folder}: {exc}") from exc
 
 
-def _device(spec: ModelSpec) -> str:
+def _card(spec: ModelSpec) -> Card | None:
+    """The first GPU that is visible, or None."""
     missing = [library for library in _LIBRARIES if find_spec(library) is None]
     if missing:
         raise SourceUnavailable(
@@ -120,15 +138,9 @@ def _device(spec: ModelSpec) -> str:
     # Read when torch is first imported. Its threads otherwise spin while they wait, and where the CPU is shared, as it is
     # with the encoder of the film before, a keyframe took twenty times as long (measured: 1.4 s instead of 0.07 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
+    from .card import find_card
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _precision(spec: ModelSpec, device: str) -> str:
-    if spec.precision != "auto":
-        return spec.precision
-    return "bf16" if device == "cuda" else "fp32"
+    return find_card(spec.gpu_memory_gib)
 
 
 def _mend(exc: Exception) -> str:

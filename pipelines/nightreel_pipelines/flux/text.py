@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,6 +26,10 @@ class Embedding:
     """By T5: (1, sequence, width)."""
     pooled: torch.Tensor
     """By CLIP: (1, width)."""
+
+
+Texts = Mapping[tuple[str, ...], tuple[Embedding, ...]]
+"""By the prompts that a recipe mixes: `prompts_of`."""
 
 
 class TextEncoder:
