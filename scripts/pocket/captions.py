@@ -56,8 +56,9 @@ _HELD_OUT = 10  # one caption in so many is kept from training
 def caption(scene: Scene, chance: random.Random) -> str:
     """One caption of at most 20 words or so; only what the picture shows is named."""
     orders = (_thing_first, _thing_first, _thing_first, _ground_first, _time_first, _listed)
-    text = chance.choice(orders)(scene, chance)
-    if chance.random() < 0.08 and not text.startswith("the "):
+    order = chance.choice(orders)
+    text = order(scene, chance)
+    if order is _thing_first and chance.random() < 0.15:
         text = f"{chance.choice(OPENINGS)} {text}"
     if chance.random() < 0.08:
         text += chance.choice(ENDINGS)

@@ -1,0 +1,153 @@
+"""What the painter learns from: drawn pictures as latents, several captions for each, and the layout of each."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import FluxPipeline
+
+from . import checkpoints
+from .captions import training_captions
+from .drawing import LAYOUT, Layout, draw
+from .parts import CLIP_TOKENS, Painter
+from .scene import Scene, draw_scene
+from .settings import Settings
+from .tokens import T5_LENGTHS
+
+CAPTIONS = 6  # of each picture; the first half fit into the shortest of T5_LENGTHS
+LENGTH_SHARES = (0.6, 0.15, 0.25)  # of T5_LENGTHS
+TOKEN_PIXELS = 16
+OBJECT_WEIGHT = 5.0  # more, of the token that differs most from the rest of its row
+_ENCODED_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some pictures with one caption each, on the device."""
+
+    latents: torch.Tensor
+    """Normalised and packed: float32 (batch, tokens, 64)."""
+    layouts: torch.Tensor
+    """float32 (batch, LAYOUT)."""
+    weights: torch.Tensor
+    """Of each token's loss, 1 in the mean: float32 (batch, tokens, 1)."""
+    clip: torch.Tensor
+    """Token numbers: int64 (batch, CLIP_TOKENS)."""
+    t5: torch.Tensor
+    """Token numbers: int64 (batch, one of T5_LENGTHS)."""
+    places: torch.Tensor
+    """Rows and columns of the tokens, as FLUX takes them: float32 (tokens, 3)."""
+
+
+class Dataset:
+    """All pictures of one size."""
+
+    def __init__(self, vae: Any, painter: Painter, size: tuple[int, int], count: int, settings: Settings) -> None:
+        self._settings, self._size = settings, size
+        seeds = [settings.seed_for("picture", size, number) for number in range(count)]
+        scenes = [draw_scene(random.Random(seed)) for seed in seeds]
+        normals = np.stack([_normals(seed) for seed in seeds])
+        self._layouts = torch.from_numpy(normals)
+        self._clip, self._t5 = _captions(painter, scenes, seeds)
+        self._latents = _encode(vae, scenes, normals, size)
+        self._weights = token_weights(self._latents, size)
+        self._places = _places(size)
+
+    def batch(self, count: int, chance: torch.Generator, device: str) -> Batch:
+        """Pictures, their captions and a sequence length at random."""
+        chosen = torch.randint(len(self._latents), (count,), generator=chance)
+        place = int(torch.multinomial(torch.tensor(LENGTH_SHARES), 1, generator=chance))
+        captions = CAPTIONS // 2 if place == 0 else CAPTIONS
+        caption = torch.randint(captions, (count,), generator=chance)
+        length = max(T5_LENGTHS[place], int((self._t5[chosen, caption] != 0).sum(1).max()))
+        parts = (self._latents, self._layouts, self._weights)
+        latents, layouts, weights = (part[chosen].to(device) for part in parts)
+        clip, t5 = self._clip[chosen, caption].to(device), self._t5[chosen, caption, :length].to(device)
+        return Batch(latents, layouts, weights, clip, t5, self._places.to(device))
+
+
+def normalise(vae: Any, settings: Settings, count: int = 256) -> None:
+    """Give the VAE the shift and scale that make latents 0 in the mean and 1 in the standard deviation."""
+    seeds = [settings.seed_for("normalise", number) for number in range(min(count, settings.pictures))]
+    scenes = [draw_scene(random.Random(seed)) for seed in seeds]
+    vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
+    latents = _encode(vae, scenes, np.stack([_normals(seed) for seed in seeds]), settings.sizes[0])
+    vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=1 / float(latents.std()))
+
+
+def token_weights(latents: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(pictures, tokens, 1), 1 in the mean of each picture.
+
+    A landscape is much the same along a row and a small boat is not: a token weighs 1 to 6, by how far it lies from its
+    row's median. Without it small things come out last, or not at all.
+    """
+    width, height = size
+    rows = latents.unflatten(1, (height // TOKEN_PIXELS, width // TOKEN_PIXELS))
+    differs = (rows - rows.median(2, keepdim=True).values).abs().mean(-1).flatten(1)
+    weights = 1 + OBJECT_WEIGHT * differs / differs.amax(1, keepdim=True).clamp_min(1e-6)
+    return (weights / weights.mean(1, keepdim=True)).unsqueeze(-1)
+
+
+def cached(dataset: Path, make: Any) -> torch.Tensor:
+    """A tensor from a file, or made and put there."""
+    found = checkpoints.load_tensors(dataset)
+    if found is None:
+        found = {"latents": make()}
+        checkpoints.save_tensors(dataset, found)
+    return found["latents"]
+
+
+def _normals(seed: int) -> Any:
+    return np.random.default_rng(seed).standard_normal(LAYOUT).astype(np.float32)
+
+
+def _captions(painter: Painter, scenes: list[Scene], seeds: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token numbers for CLIP (pictures, CAPTIONS, CLIP_TOKENS) and for T5 (pictures, CAPTIONS, longest)."""
+    texts: list[str] = []
+    for scene, seed in zip(scenes, seeds, strict=True):
+        texts += training_captions(scene, random.Random(seed + 1), CAPTIONS)
+    clip = _numbers(painter.clip_tokenizer, texts, CLIP_TOKENS)
+    # In lower case: the other spellings of a word get its embedding when the model is written.
+    t5 = _numbers(painter.t5_tokenizer, [text.lower() for text in texts], T5_LENGTHS[-1])
+    return clip.unflatten(0, (-1, CAPTIONS)), t5.unflatten(0, (-1, CAPTIONS))
+
+
+def _numbers(tokenizer: Any, texts: list[str], length: int) -> torch.Tensor:
+    numbers: torch.Tensor = tokenizer(
+        texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids
+    return numbers
+
+
+def _encode(vae: Any, scenes: list[Scene], normals: Any, size: tuple[int, int]) -> torch.Tensor:
+    """float32 (pictures, tokens, 64), normalised by the VAE's own shift and scale."""
+    shift, scale = vae.config.shift_factor, vae.config.scaling_factor
+    packed = []
+    for pixels in _drawn(scenes, normals, size):
+        with torch.inference_mode():
+            latents = (vae.encode(pixels.to(vae.device)).latent_dist.mode().cpu() - shift) * scale
+        packed.append(FluxPipeline._pack_latents(latents.contiguous(), *latents.shape))
+    return torch.cat(packed)
+
+
+def _drawn(scenes: list[Scene], normals: Any, size: tuple[int, int]) -> Iterator[torch.Tensor]:
+    """Some pictures after others: float32 (some, 3, height, width) from -1 to 1."""
+    for start in range(0, len(scenes), _ENCODED_AT_ONCE):
+        some = slice(start, start + _ENCODED_AT_ONCE)
+        pairs = zip(scenes[some], normals[some], strict=True)
+        levels = np.stack([draw(scene, Layout.of(layout), *size) for scene, layout in pairs])
+        yield torch.from_numpy(levels).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _places(size: tuple[int, int]) -> torch.Tensor:
+    width, height = size
+    places: torch.Tensor = FluxPipeline._prepare_latent_image_ids(
+        1, height // TOKEN_PIXELS, width // TOKEN_PIXELS, "cpu", torch.float32
+    )
+    return places
