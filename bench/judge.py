@@ -7,6 +7,7 @@ the thing is what differs from the picture's left and right edges, its kind is t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -17,6 +18,8 @@ Picture = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Lab = npt.NDArray[np.float32]
 """float32 (..., 3): CIE L*a*b*, in which distances are about as large as they look; 2 can just be seen."""
+
+Level = TypeVar("Level", bound=np.generic)
 
 SEVERAL, UNCLEAR = "several", ""
 
@@ -31,7 +34,8 @@ LEAST_DISTANCE, LEAST_FAINT = 9.0, 5.0
 STRONG, FAINT = 0.33, 0.13
 """Of the strongest distance: what stands out by the first is a thing; what by the second and touches it belongs to it."""
 GAP = 0.05  # of the shorter side: what is nearer belongs together, as a sail and its hull
-LEAST_AREA = 0.004  # of the picture
+AREAS = (0.004, 0.35)
+"""Shares of the picture: what is smaller is a speck, what is larger is no thing in a landscape."""
 SECOND = 0.4  # of the largest: a second thing of this area is one too many
 OUTLINE_SIDE = 32
 LEAST_LIKENESS = 0.55
@@ -72,7 +76,7 @@ class _Blob:
 
 def judge(picture: Picture) -> Verdict:
     """What the picture shows; each part is decided by itself, so that one may be wrong and the others right."""
-    smooth = cv2.GaussianBlur(picture, (0, 0), 0.6)
+    smooth: Picture = cv2.GaussianBlur(picture, (0, 0), 0.6).astype(np.uint8)
     lab = _lab(smooth)
     time = _time(smooth)
     horizon, scatter = _horizon(lab)
@@ -160,8 +164,8 @@ def _blobs(distance: npt.NDArray[np.float32], horizon: float) -> list[_Blob]:
     mask = (strong | _touching(faint, standing)).astype(np.uint8)
     count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     blobs = [_Blob(numbers == number, *(int(value) for value in stats[number])) for number in range(1, count)]
-    least = LEAST_AREA * distance.size
-    return sorted((blob for blob in blobs if blob.area >= least), key=lambda blob: -blob.area)
+    least, most = (share * distance.size for share in AREAS)
+    return sorted((blob for blob in blobs if least <= blob.area <= most), key=lambda blob: -blob.area)
 
 
 def _joined(mask: Mask) -> Mask:
@@ -281,11 +285,11 @@ def _hsv(rgb: npt.NDArray[np.float32]) -> tuple[float, float, float]:
 
 
 def _lab(picture: Picture) -> Lab:
-    lab: Lab = cv2.cvtColor((picture / 255).astype(np.float32), cv2.COLOR_RGB2LAB)
-    return lab
+    return cv2.cvtColor((picture / 255).astype(np.float32), cv2.COLOR_RGB2LAB).astype(np.float32)
 
 
-def _edges(picture: Picture, share: float = 0.2) -> Picture:
+def _edges(picture: npt.NDArray[Level], share: float = 0.2) -> npt.NDArray[Level]:
+    """The columns at the left and at the right."""
     columns = max(2, int(share * picture.shape[1]))
     return np.concatenate((picture[:, :columns], picture[:, -columns:]), axis=1)
 

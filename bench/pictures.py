@@ -17,11 +17,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from common import Table, arguments, median, publish
-from judge import Picture, Verdict, judge
+from judge import Verdict, judge
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
-from pocket.captions import caption, held_out, plain_caption
+from pocket.captions import T5_LENGTHS, caption, held_out, plain_caption
 from pocket.drawing import LAYOUT, Layout, draw
 from pocket.scene import Scene, all_scenes, draw_scene
 
@@ -81,7 +81,7 @@ def look_at_made(source: Source, size: tuple[int, int], asked: Sequence[tuple[Sc
     since = time.perf_counter()
     for (scene, _), (_, picture) in zip(asked, source.keyframes(recipes, lambda: None), strict=True):
         took = time.perf_counter() - since
-        seen.append(Seen(scene, _judge(picture), took))
+        seen.append(Seen(scene, judge(picture), took))
         since = time.perf_counter()
     return seen
 
@@ -118,13 +118,13 @@ def _plain(chance: random.Random, count: int) -> list[tuple[Scene, str]]:
 KINDS = {"plain": _plain, "varied": _varied}
 
 
-def _judge(picture: Picture) -> Verdict:
-    return judge(picture)
-
-
 def _source(weights: Path | None) -> Source:
+    """The package's pocket, or another one, which reads prompts at the lengths that the training has."""
     spec = load_models()["pocket"]
-    source = make_source(spec.model_copy(update={"weights": str(weights.resolve())}) if weights else spec, None)
+    if weights is not None:
+        sequence = tuple(sorted({*spec.sequence, *T5_LENGTHS}))
+        spec = spec.model_copy(update={"weights": str(weights.resolve()), "sequence": sequence})
+    source = make_source(spec, None)
     source.load()
     return source
 
@@ -145,8 +145,10 @@ def _judge_table(true: dict[tuple[int, int], list[Seen]]) -> Table:
         ("size", "pictures", *PARTS),
         rows,
         (
-            "Drawn by the training's own program from seeds that no training uses; what is missing to 100 % is the judge's "
-            "error, which it makes on the model's pictures as well.",
+            (
+                "Drawn by the training's own program from seeds that no training uses; what is missing to 100 % is the "
+                "judge's error, which it makes on the model's pictures as well."
+            ),
         ),
     )
 
@@ -161,9 +163,12 @@ def _table(made: dict[tuple[tuple[int, int], str], list[Seen]]) -> Table:
         ("size, captions", "pictures", *PARTS, "a picture"),
         rows,
         (
-            f"Shares of all pictures, with intervals of 95 % confidence; wanted: {WANTED:.0%}. Scene: ground, its colour and "
-            "time of day. Captions are held out from training: plain ones are like `a red sun over blue hills at sunset`, "
-            "varied ones are as a person might type them. The time is that of one picture, with its prompt read before.",
+            (
+                f"Shares of all pictures, with intervals of 95 % confidence; wanted: {WANTED:.0%}. Scene: ground, its colour "
+                "and time of day. Captions are held out from training: plain ones are like `a red sun over blue hills at "
+                "sunset`, varied ones are as a person might type them. The time is that of one picture, with all prompts "
+                "of its row read within the first."
+            ),
         ),
     )
 

@@ -56,7 +56,7 @@ class VaeTraining:
         noise = torch.randn(seen.mean.shape, generator=chance).to(self._device)
         loss = _loss(self.vae.decode(seen.mean + seen.std * noise).sample, pixels) + KL_WEIGHT * _divergence(seen)
         self._optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
         self._optimizer.step()
         return float(loss.detach())
@@ -101,7 +101,9 @@ def _crops(pictures: torch.Tensor, count: int, chance: torch.Generator) -> torch
     """Squares of half the height, from -1 to 1: float32 (count, 3, side, side)."""
     side = pictures.shape[2] // 2
     chosen = torch.randint(len(pictures), (count,), generator=chance)
-    top, left = (int(torch.randint(0, (length - side) // 8 + 1, (1,), generator=chance)) * 8 for length in pictures.shape[2:])
+    top, left = (
+        int(torch.randint(0, (length - side) // 8 + 1, (1,), generator=chance)) * 8 for length in pictures.shape[2:]
+    )
     cut = pictures[chosen, :, top : top + side, left : left + side]
     return _to_range(cut).to(memory_format=torch.channels_last)
 

@@ -49,6 +49,8 @@ ENDINGS = (", peaceful", ", simple shapes", ", nobody around", ", beautiful")  #
 PLAIN_GROUNDS = {"sea": "a calm sea", "dunes": "golden dunes"}
 PLAIN_TIMES = {"day": "by day", "night": "at night", "sunset": "at sunset", "fog": "in the fog"}
 VOWELS = "aeiou"
+T5_LENGTHS = (16, 24, 32)
+"""Tokens that training pads captions to, as `sequence` in models.toml does for prompts."""
 SHORT_WORDS = 14  # with commas, and the token that ends each, these fit into 16 tokens nearly always
 _HELD_OUT = 10  # one caption in so many is kept from training
 

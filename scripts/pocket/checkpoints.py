@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """Write tensors, numbers and optimizer states."""
     beside = path.with_suffix(".part")
     torch.save(state, beside)
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def load(path: Path) -> dict[str, Any] | None:
@@ -25,11 +25,10 @@ def load(path: Path) -> dict[str, Any] | None:
     return state
 
 
-def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    beside = path.with_suffix(".part")
-    save_file(tensors, beside)
-    os.replace(beside, path)
-
-
-def load_tensors(path: Path) -> dict[str, torch.Tensor] | None:
-    return load_file(path) if path.exists() else None
+def once(path: Path, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """A tensor from a file; it is made and put there if there is none."""
+    if not path.exists():
+        beside = path.with_suffix(".part")
+        save_file({"it": make()}, beside)
+        beside.replace(path)
+    return load_file(path)["it"]

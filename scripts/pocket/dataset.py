@@ -13,12 +13,11 @@ import torch
 from diffusers import FluxPipeline
 
 from . import checkpoints
-from .captions import training_captions
+from .captions import T5_LENGTHS, training_captions
 from .drawing import LAYOUT, Layout, draw
 from .parts import CLIP_TOKENS, Painter
 from .scene import Scene, draw_scene
 from .settings import Settings
-from .tokens import T5_LENGTHS
 
 CAPTIONS = 6  # of each picture; the first half fit into the shortest of T5_LENGTHS
 LENGTH_SHARES = (0.6, 0.15, 0.25)  # of T5_LENGTHS
@@ -46,16 +45,18 @@ class Batch:
 
 
 class Dataset:
-    """All pictures of one size."""
+    """All pictures of one size; their latents are kept in the folder, because a training may be started again."""
 
-    def __init__(self, vae: Any, painter: Painter, size: tuple[int, int], count: int, settings: Settings) -> None:
-        self._settings, self._size = settings, size
+    def __init__(
+        self, vae: Any, painter: Painter, size: tuple[int, int], count: int, settings: Settings, folder: Path
+    ) -> None:
         seeds = [settings.seed_for("picture", size, number) for number in range(count)]
         scenes = [draw_scene(random.Random(seed)) for seed in seeds]
         normals = np.stack([_normals(seed) for seed in seeds])
         self._layouts = torch.from_numpy(normals)
         self._clip, self._t5 = _captions(painter, scenes, seeds)
-        self._latents = _encode(vae, scenes, normals, size)
+        path = folder / f"latents-{size[0]}x{size[1]}.safetensors"
+        self._latents = checkpoints.once(path, lambda: _encode(vae, scenes, normals, size))
         self._weights = token_weights(self._latents, size)
         self._places = _places(size)
 
@@ -88,19 +89,11 @@ def token_weights(latents: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     row's median. Without it small things come out last, or not at all.
     """
     width, height = size
-    rows = latents.unflatten(1, (height // TOKEN_PIXELS, width // TOKEN_PIXELS))
+    rows = latents.reshape(len(latents), height // TOKEN_PIXELS, width // TOKEN_PIXELS, -1)
     differs = (rows - rows.median(2, keepdim=True).values).abs().mean(-1).flatten(1)
     weights = 1 + OBJECT_WEIGHT * differs / differs.amax(1, keepdim=True).clamp_min(1e-6)
-    return (weights / weights.mean(1, keepdim=True)).unsqueeze(-1)
-
-
-def cached(dataset: Path, make: Any) -> torch.Tensor:
-    """A tensor from a file, or made and put there."""
-    found = checkpoints.load_tensors(dataset)
-    if found is None:
-        found = {"latents": make()}
-        checkpoints.save_tensors(dataset, found)
-    return found["latents"]
+    even: torch.Tensor = (weights / weights.mean(1, keepdim=True)).unsqueeze(-1)
+    return even
 
 
 def _normals(seed: int) -> Any:
@@ -115,7 +108,7 @@ def _captions(painter: Painter, scenes: list[Scene], seeds: list[int]) -> tuple[
     clip = _numbers(painter.clip_tokenizer, texts, CLIP_TOKENS)
     # In lower case: the other spellings of a word get its embedding when the model is written.
     t5 = _numbers(painter.t5_tokenizer, [text.lower() for text in texts], T5_LENGTHS[-1])
-    return clip.unflatten(0, (-1, CAPTIONS)), t5.unflatten(0, (-1, CAPTIONS))
+    return clip.reshape(len(scenes), CAPTIONS, -1), t5.reshape(len(scenes), CAPTIONS, -1)
 
 
 def _numbers(tokenizer: Any, texts: list[str], length: int) -> torch.Tensor:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .scene import Scene
 
-Plane = npt.NDArray[np.float32]
+Plane = npt.NDArray[np.floating[Any]]
 """(H, W): coordinates, distances or coverage."""
-Canvas = npt.NDArray[np.float32]
+Canvas = npt.NDArray[np.floating[Any]]
 """(H, W, 3): RGB from 0 to 1."""
 Colour = tuple[float, float, float]
 
@@ -196,7 +197,7 @@ class _Brush:
     def _near_light(self) -> float:
         return 0.45 * self._light + 0.55
 
-    def _lit(self, colour: npt.NDArray[np.float32], light: float, fading: float) -> Canvas:
+    def _lit(self, colour: Canvas, light: float, fading: float) -> Canvas:
         """A colour in some light; in fog a share of it, `fading`, turns grey."""
         lit: Canvas = colour * light * (1 - self._fog * fading) + MIST * self._fog * fading
         return lit

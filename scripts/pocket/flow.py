@@ -60,7 +60,8 @@ class FlowTraining:
     def use_average(self) -> None:
         """Put the moving average into the painter, to be written; training cannot go on after that."""
         with torch.no_grad():
-            torch._foreach_copy_(self._parameters, self._average)
+            for parameter, average in zip(self._parameters, self._average, strict=True):
+                parameter.copy_(average)
 
     def _step(self, batch: Batch, chance: torch.Generator) -> float:
         for group in self._optimizer.param_groups:
@@ -71,7 +72,7 @@ class FlowTraining:
         velocity = _velocity(self._painter, batch, (1 - share) * batch.latents + share * noise, level)
         loss = (batch.weights * (velocity - (noise - batch.latents)).square()).mean()
         self._optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
         self._follow()

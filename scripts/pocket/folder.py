@@ -12,8 +12,9 @@ import torch
 from diffusers import FluxPipeline
 
 from .captions import vocabulary
-from .parts import Painter, make_scheduler
+from .parts import CLIP_TOKENS, Painter, make_scheduler
 from .settings import Settings
+from .tokens import clip_tokenizer, t5_tokenizer
 
 CARD = Path(__file__).with_name("MODEL_CARD.md")
 MB = 1_000_000
@@ -58,13 +59,14 @@ def model_facts(settings: Settings, steps: int, decibels: float) -> dict[str, st
 
 
 def _pipeline(painter: Painter, vae: Any) -> Any:
+    """With new tokenizers, because the painter's remember, and would write, what they were last asked to cut."""
     return FluxPipeline(
         scheduler=make_scheduler(),
         vae=vae.half(),
         text_encoder=painter.clip.half(),
-        tokenizer=painter.clip_tokenizer,
+        tokenizer=clip_tokenizer(CLIP_TOKENS),
         text_encoder_2=painter.t5.half(),
-        tokenizer_2=painter.t5_tokenizer,
+        tokenizer_2=t5_tokenizer(),
         transformer=painter.transformer.half(),
     )
 

@@ -12,6 +12,8 @@ import torch
 FIRST_SIZES = ((96, 96),)
 SIZES = ((128, 128), (160, 96), (96, 160), (144, 112), (112, 144))
 """(width, height) in pixels: pocket's native sizes."""
+SIZE_SHARES = (3, 3, 2, 1, 1)
+"""Of the pictures and of the steps, by SIZES."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class Settings:
     seed: int = 0
     vae_steps: int = 3000
     vae_batch: int = 16
-    flow_steps: int = 14_000
+    flow_steps: int = 10_000
     flow_batch: int = 64
     first_share: float = 0.3
     """Of the flow's steps, made at 96x96 alone: fewer tokens, so more pictures a second."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections import Counter
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer, T5TokenizerFast
 
 from .captions import vocabulary
 
-T5_LENGTHS = (16, 24, 32)
-"""Tokens that training pads captions to, as `sequence` in models.toml does for prompts."""
 _T5_LONGEST = 1024
 _WORD_SCORE, _LETTER_SCORE = -5.0, -20.0  # logarithms of probabilities: a word is always likelier than its letters
 _BEGIN, _END, _WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
@@ -44,21 +42,28 @@ def clip_tokenizer(longest: int) -> Any:
 
 @cache
 def _byte_pairs() -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-    """Tokens by number, the special ones last (CLIP looks for its summary at the highest number), and merges."""
+    """Tokens by number, the special ones last (CLIP looks for its summary at the highest number), and merges.
+
+    Byte pair encoding (Sennrich et al. 2016), until every word is one token. The tokenizers library has a trainer for
+    it, too, but decides between equally frequent pairs differently each time.
+    """
+    spelt = [[*word[:-1], word[-1] + _WORD_END] for word in vocabulary()]
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for word in spelt for pair in pairwise(word)):
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        merges.append(best)
+        spelt = [_merged(word, best) for word in spelt]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=4000, initial_alphabet=alphabet, end_of_word_suffix=_WORD_END, show_progress=False
-    )
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix=_WORD_END))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    words = vocabulary()
-    tokenizer.train_from_iterator(words * 2, trainer)  # a pair must be seen twice to be merged
-    vocab, merges = _read(tokenizer)
-    every = [*alphabet, *(letter + _WORD_END for letter in alphabet)]
-    return tuple(dict.fromkeys([*every, *vocab, _BEGIN, _END])), merges
+    tokens = [*alphabet, *(letter + _WORD_END for letter in alphabet), *(one + other for one, other in merges)]
+    return tuple(dict.fromkeys([*tokens, _BEGIN, _END])), tuple(merges)
 
 
-def _read(tokenizer: Any) -> tuple[Iterable[str], tuple[tuple[str, str], ...]]:
-    model = json.loads(tokenizer.to_str())["model"]
-    vocab = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    return vocab, tuple((pair[0], pair[1]) for pair in model["merges"])
+def _merged(word: list[str], pair: tuple[str, str]) -> list[str]:
+    """Each occurrence of the pair made one token, from left to right."""
+    merged: list[str] = []
+    for token in word:
+        if merged and (merged[-1], token) == pair:
+            merged[-1] += token
+        else:
+            merged.append(token)
+    return merged
