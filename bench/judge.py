@@ -200,15 +200,23 @@ def _disc(picture: Picture, blob: _Blob, time: str) -> tuple[str, str]:
 def _standing(picture: Picture, blob: _Blob) -> tuple[str, str]:
     """The nearest outline, and the colour of its part that is named: a hull, walls, a crown, a tent."""
     likeness = {kind: _likeness(blob, outline, aspect) for kind, (outline, aspect) in OUTLINES.items()}
+    upper, lower = (_part(picture, blob, *part) for part in (UPPER_PART, LOWER_PART))
+    if len(upper) and len(lower) and _apart(upper, lower) > TWO_COLOURS:
+        likeness["boat" if _hsv(_median(upper))[1] < PALE_SAIL else "house"] += SAIL_OR_ROOF
     kind = max(likeness, key=likeness.__getitem__)
-    rows, columns = NAMED_PARTS[kind]
+    pixels = _part(picture, blob, *NAMED_PARTS[kind])
+    colour = _colour_name(pixels, COLOURS[kind]) if len(pixels) else UNCLEAR
+    return (kind if likeness[kind] >= LEAST_LIKENESS else UNCLEAR), colour
+
+
+def _part(picture: Picture, blob: _Blob, rows: tuple[float, float], columns: tuple[float, float]) -> Picture:
+    """The blob's pixels between some shares of its height and of its width: uint8 (pixels, 3)."""
     part = np.zeros_like(blob.mask)
     top, bottom = (blob.top + int(share * blob.height) for share in rows)
     left, right = (blob.left + int(share * blob.width) for share in columns)
     part[top:bottom, left:right] = True
-    pixels = picture[part & blob.mask]
-    colour = _colour_name(pixels, COLOURS[kind]) if len(pixels) else UNCLEAR
-    return (kind if likeness[kind] >= LEAST_LIKENESS else UNCLEAR), colour
+    pixels: Picture = picture[part & blob.mask]
+    return pixels
 
 
 def _likeness(blob: _Blob, outline: Mask, aspect: float) -> float:
@@ -255,6 +263,10 @@ NAMED_PARTS = {
     "boat": ((0.8, 1.0), (0.1, 0.9)),
 }
 """Rows and columns of the part whose colour is named."""
+UPPER_PART, LOWER_PART = ((0.1, 0.4), (0.1, 0.9)), ((0.5, 1.0), (0.1, 0.9))
+TWO_COLOURS = 12.0  # distance of their colours from which on the two parts are two
+PALE_SAIL, SAIL_OR_ROOF = 0.35, 0.12
+"""Saturation below which an upper part is a sail rather than a roof, and how much more alike that makes a thing."""
 COLOURS = {
     "tent": ("red", "white", "blue"),
     "house": ("white", "red", "yellow", "blue"),
@@ -282,6 +294,12 @@ def _hsv(rgb: npt.NDArray[np.float32]) -> tuple[float, float, float]:
     """Hue in degrees; saturation and value from 0 to 1."""
     hue, saturation, value = cv2.cvtColor((rgb / 255).reshape(1, 1, 3).astype(np.float32), cv2.COLOR_RGB2HSV)[0, 0]
     return float(hue), float(saturation), float(value)
+
+
+def _apart(one: Picture, other: Picture) -> float:
+    """Distance of two parts' colours."""
+    colours = [_lab(_median(pixels).reshape(1, 1, 3).astype(np.uint8))[0, 0] for pixels in (one, other)]
+    return float(np.linalg.norm(colours[0] - colours[1]))
 
 
 def _lab(picture: Picture) -> Lab:
