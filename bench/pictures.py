@@ -22,7 +22,8 @@ from judge import Verdict, judge
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
 from pocket.captions import T5_LENGTHS, caption, held_out, plain_caption
-from pocket.drawing import LAYOUT, Layout, draw
+from pocket.drawing import draw
+from pocket.layout import draw_layout
 from pocket.scene import Scene, all_scenes, draw_scene
 
 from nightreel_pipelines.base import Source
@@ -69,8 +70,8 @@ def look_at_true(size: tuple[int, int], count: int) -> list[Seen]:
     seen = []
     for number in range(count):
         scene = draw_scene(random.Random(TRUE_SEED + number))
-        normals = np.random.default_rng(TRUE_SEED + number).standard_normal(LAYOUT).astype(np.float32)
-        seen.append(Seen(scene, judge(draw(scene, Layout.of(normals), *size))))
+        layout, _ = draw_layout(scene, size, np.random.default_rng(TRUE_SEED + number))
+        seen.append(Seen(scene, judge(draw(scene, layout, *size))))
     return seen
 
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import yaml
 
@@ -24,7 +25,8 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "bench")]
 
 import judge
 from pocket.captions import T5_LENGTHS, caption, held_out, plain_caption, training_captions, vocabulary
-from pocket.drawing import LAYOUT, Layout, draw
+from pocket.drawing import draw
+from pocket.layout import SAID, Layout, draw_layout, places
 from pocket.scene import Scene, all_scenes, draw_scene
 
 NAMED = {
@@ -134,8 +136,9 @@ def test_the_words_of_the_example_are_known() -> None:
 # Pictures
 
 
-def layout(seed: int) -> Layout:
-    return Layout.of(np.random.default_rng(seed).standard_normal(LAYOUT).astype(np.float32))
+def drawn(scene: Scene, seed: int, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    layout, _ = draw_layout(scene, size, np.random.default_rng(seed))
+    return draw(scene, layout, *size)
 
 
 def test_pictures_and_captions_depend_on_their_seeds_alone() -> None:
@@ -143,13 +146,13 @@ def test_pictures_and_captions_depend_on_their_seeds_alone() -> None:
 
     assert draw_scene(random.Random(1)) == scene
     assert caption(scene, random.Random(2)) == caption(scene, random.Random(2))
-    assert np.array_equal(draw(scene, layout(3), 64, 48), draw(scene, layout(3), 64, 48))
-    assert not np.array_equal(draw(scene, layout(3), 64, 48), draw(scene, layout(4), 64, 48))
+    assert np.array_equal(drawn(scene, 3, (64, 48)), drawn(scene, 3, (64, 48)))
+    assert not np.array_equal(drawn(scene, 3, (64, 48)), drawn(scene, 4, (64, 48)))
 
 
 @pytest.mark.parametrize("size", [(128, 128), (160, 96), (96, 160), (32, 32)])
 def test_pictures_have_the_size_that_was_asked_for(size: tuple[int, int]) -> None:
-    picture = draw(draw_scene(random.Random(1)), layout(1), *size)
+    picture = drawn(draw_scene(random.Random(1)), 1, size)
 
     assert picture.shape == (size[1], size[0], 3)
     assert picture.dtype == np.uint8
@@ -163,7 +166,7 @@ def test_the_judge_is_right_about_nine_true_pictures_of_ten(size: tuple[int, int
     wrong = []
     for number in range(80):
         scene = draw_scene(random.Random(TRUE_SEED + number))
-        seen = judge.judge(draw(scene, layout(TRUE_SEED + number), *size))
+        seen = judge.judge(drawn(scene, TRUE_SEED + number, size))
         if seen != judge.Verdict(scene.thing, scene.colour, scene.ground, scene.ground_colour, scene.time):
             wrong.append((scene, seen))
 
@@ -173,7 +176,7 @@ def test_the_judge_is_right_about_nine_true_pictures_of_ten(size: tuple[int, int
 def two_halves(left: float, right: float) -> judge.Verdict:
     """A landscape whose left half has a sun if `left` is 0, and whose right half has one if `right` is 1."""
     scene = Scene("sun", "red", "sea", "", "day")
-    one, other = (draw(scene, Layout(x, 0.5, 0.5, 0.5, (0.0, 0.0)), 128, 128) for x in (left, right))
+    one, other = (draw(scene, Layout(0.25 + x / 2, 0.25, 0.5, 0.5, (0.0, 0.0)), 128, 128) for x in (left, right))
     return judge.judge(np.hstack((one[:, :64], other[:, 64:])))
 
 
@@ -292,15 +295,36 @@ def test_what_was_trained_is_a_model_that_nightreel_paints_with(uninterrupted: P
     assert "$" not in (uninterrupted / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
+def test_things_stand_where_the_layout_says() -> None:
+    for number in range(200):
+        scene = draw_scene(random.Random(number))
+        layout, spoken = draw_layout(scene, (128, 96), np.random.default_rng(number))
+        row, column = divmod(spoken.place, 8)
+        assert spoken.place in places(scene, (128, 96))
+        assert column / 8 <= layout.x <= (column + 1) / 8
+        assert not scene.in_the_sky or row / 6 <= layout.y <= (row + 1) / 6
+
+
 def test_noise_says_the_layout_and_stays_normal() -> None:
     import torch
+    from pocket.dataset import Batch
     from pocket.flow import couple
 
     chance = torch.Generator().manual_seed(1)
-    layouts = torch.randn(2000, LAYOUT, generator=chance)
-    noise = couple(torch.randn(2000, 12, 64, generator=chance), layouts)
+    possible = torch.zeros(4000, 12, dtype=torch.bool)
+    possible[:, 3:7] = True
+    place = torch.randint(3, 7, (4000,), generator=chance)
+    said = torch.randn(4000, SAID, generator=chance)
+    nothing = torch.zeros(0)
 
-    assert torch.allclose(noise[..., :LAYOUT].sum(1) / 12**0.5, layouts, atol=1e-4)
-    assert noise[..., :LAYOUT].mean().abs() < 0.02
-    assert (noise[..., :LAYOUT].std() - 1).abs() < 0.02
-    assert (noise[..., :LAYOUT].square().mean() * 3 - noise[..., :LAYOUT].pow(4).mean()).abs() < 0.1  # kurtosis
+    independent = torch.randn(4000, 12, 64, generator=chance)
+    noise = couple(independent, Batch(nothing, possible, place, said, nothing, nothing, nothing, nothing))
+
+    assert torch.equal(noise[:, 3:7, 0].argmax(1) + 3, place)
+    assert torch.equal(noise[torch.arange(4000), place, 1 : 1 + SAID], said)
+    assert torch.equal(noise[..., 1 + SAID :], independent[..., 1 + SAID :])
+    for token in range(12):  # each number by itself is as it was: normal
+        first = noise[:, token, 0]
+        assert abs(float(first.mean())) < 0.07
+        assert abs(float(first.std()) - 1) < 0.05
+        assert abs(float(first.pow(4).mean()) - 3) < 0.6

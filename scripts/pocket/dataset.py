@@ -14,14 +14,14 @@ from diffusers import FluxPipeline
 
 from . import checkpoints
 from .captions import T5_LENGTHS, training_captions
-from .drawing import LAYOUT, Layout, draw
+from .drawing import draw
+from .layout import TOKEN_PIXELS, Layout, Spoken, draw_layout, places
 from .parts import CLIP_TOKENS, Painter
 from .scene import Scene, draw_scene
 from .settings import Settings
 
 CAPTIONS = 6  # of each picture; the first half fit into the shortest of T5_LENGTHS
 LENGTH_SHARES = (0.6, 0.15, 0.25)  # of T5_LENGTHS
-TOKEN_PIXELS = 16
 OBJECT_WEIGHT = 5.0  # more, of the token that differs most from the rest of its row
 _ENCODED_AT_ONCE = 32
 
@@ -32,8 +32,12 @@ class Batch:
 
     latents: torch.Tensor
     """Normalised and packed: float32 (batch, tokens, 64)."""
-    layouts: torch.Tensor
-    """float32 (batch, LAYOUT)."""
+    possible: torch.Tensor
+    """Whether the picture's thing might stand at a token: bool (batch, tokens)."""
+    place: torch.Tensor
+    """Token where it stands: int64 (batch,)."""
+    said: torch.Tensor
+    """What noise says there: float32 (batch, SAID)."""
     weights: torch.Tensor
     """Of each token's loss, 1 in the mean: float32 (batch, tokens, 1)."""
     clip: torch.Tensor
@@ -52,25 +56,26 @@ class Dataset:
     ) -> None:
         seeds = [settings.seed_for("picture", size, number) for number in range(count)]
         scenes = [draw_scene(random.Random(seed)) for seed in seeds]
-        normals = np.stack([_normals(seed) for seed in seeds])
-        self._layouts = torch.from_numpy(normals)
+        drawn = [draw_layout(scene, size, _chance(seed)) for scene, seed in zip(scenes, seeds, strict=True)]
+        layouts, spoken = [layout for layout, _ in drawn], [said for _, said in drawn]
+        self._possible, self._place, self._said = _spoken(scenes, spoken, size)
         self._clip, self._t5 = _captions(painter, scenes, seeds)
         path = folder / f"latents-{size[0]}x{size[1]}.safetensors"
-        self._latents = checkpoints.once(path, lambda: _encode(vae, scenes, normals, size))
+        self._latents = checkpoints.once(path, lambda: _encode(vae, scenes, layouts, size))
         self._weights = token_weights(self._latents, size)
         self._places = _places(size)
 
     def batch(self, count: int, chance: torch.Generator, device: str) -> Batch:
         """Pictures, their captions and a sequence length at random."""
         chosen = torch.randint(len(self._latents), (count,), generator=chance)
-        place = int(torch.multinomial(torch.tensor(LENGTH_SHARES), 1, generator=chance))
-        captions = CAPTIONS // 2 if place == 0 else CAPTIONS
+        longer = int(torch.multinomial(torch.tensor(LENGTH_SHARES), 1, generator=chance))
+        captions = CAPTIONS if longer else CAPTIONS // 2
         caption = torch.randint(captions, (count,), generator=chance)
-        length = max(T5_LENGTHS[place], int((self._t5[chosen, caption] != 0).sum(1).max()))
-        parts = (self._latents, self._layouts, self._weights)
-        latents, layouts, weights = (part[chosen].to(device) for part in parts)
+        length = max(T5_LENGTHS[longer], int((self._t5[chosen, caption] != 0).sum(1).max()))
+        parts = (self._latents, self._possible, self._place, self._said, self._weights)
+        latents, possible, place, said, weights = (part[chosen].to(device) for part in parts)
         clip, t5 = self._clip[chosen, caption].to(device), self._t5[chosen, caption, :length].to(device)
-        return Batch(latents, layouts, weights, clip, t5, self._places.to(device))
+        return Batch(latents, possible, place, said, weights, clip, t5, self._places.to(device))
 
 
 def normalise(vae: Any, settings: Settings, count: int = 256) -> None:
@@ -78,7 +83,9 @@ def normalise(vae: Any, settings: Settings, count: int = 256) -> None:
     seeds = [settings.seed_for("normalise", number) for number in range(min(count, settings.pictures))]
     scenes = [draw_scene(random.Random(seed)) for seed in seeds]
     vae.register_to_config(shift_factor=0.0, scaling_factor=1.0)
-    latents = _encode(vae, scenes, np.stack([_normals(seed) for seed in seeds]), settings.sizes[0])
+    size = settings.sizes[0]
+    layouts = [draw_layout(scene, size, _chance(seed))[0] for scene, seed in zip(scenes, seeds, strict=True)]
+    latents = _encode(vae, scenes, layouts, size)
     vae.register_to_config(shift_factor=float(latents.mean()), scaling_factor=1 / float(latents.std()))
 
 
@@ -96,8 +103,20 @@ def token_weights(latents: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return even
 
 
-def _normals(seed: int) -> Any:
-    return np.random.default_rng(seed).standard_normal(LAYOUT).astype(np.float32)
+def _chance(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def _spoken(
+    scenes: list[Scene], spoken: list[Spoken], size: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As Batch has them: possible, place, said."""
+    tokens = size[0] * size[1] // TOKEN_PIXELS**2
+    possible = torch.zeros(len(scenes), tokens, dtype=torch.bool)
+    for row, scene in zip(possible, scenes, strict=True):
+        row[places(scene, size)] = True
+    said = torch.from_numpy(np.stack([one.numbers for one in spoken]))
+    return possible, torch.tensor([one.place for one in spoken]), said
 
 
 def _captions(painter: Painter, scenes: list[Scene], seeds: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -118,23 +137,23 @@ def _numbers(tokenizer: Any, texts: list[str], length: int) -> torch.Tensor:
     return numbers
 
 
-def _encode(vae: Any, scenes: list[Scene], normals: Any, size: tuple[int, int]) -> torch.Tensor:
+def _encode(vae: Any, scenes: list[Scene], layouts: list[Layout], size: tuple[int, int]) -> torch.Tensor:
     """float32 (pictures, tokens, 64), normalised by the VAE's own shift and scale."""
     shift, scale = vae.config.shift_factor, vae.config.scaling_factor
     packed = []
-    for pixels in _drawn(scenes, normals, size):
+    for pixels in _drawn(scenes, layouts, size):
         with torch.inference_mode():
             latents = (vae.encode(pixels.to(vae.device)).latent_dist.mode().cpu() - shift) * scale
         packed.append(FluxPipeline._pack_latents(latents.contiguous(), *latents.shape))
     return torch.cat(packed)
 
 
-def _drawn(scenes: list[Scene], normals: Any, size: tuple[int, int]) -> Iterator[torch.Tensor]:
+def _drawn(scenes: list[Scene], layouts: list[Layout], size: tuple[int, int]) -> Iterator[torch.Tensor]:
     """Some pictures after others: float32 (some, 3, height, width) from -1 to 1."""
     for start in range(0, len(scenes), _ENCODED_AT_ONCE):
         some = slice(start, start + _ENCODED_AT_ONCE)
-        pairs = zip(scenes[some], normals[some], strict=True)
-        levels = np.stack([draw(scene, Layout.of(layout), *size) for scene, layout in pairs])
+        pairs = zip(scenes[some], layouts[some], strict=True)
+        levels = np.stack([draw(scene, layout, *size) for scene, layout in pairs])
         yield torch.from_numpy(levels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .layout import Layout
 from .scene import Scene
 
 Plane = npt.NDArray[np.floating[Any]]
@@ -16,9 +15,6 @@ Plane = npt.NDArray[np.floating[Any]]
 Canvas = npt.NDArray[np.floating[Any]]
 """(H, W, 3): RGB from 0 to 1."""
 Colour = tuple[float, float, float]
-
-LAYOUT = 6
-"""Numbers, each normally distributed, that decide where things stand: x, y and size of the thing, horizon, two phases."""
 
 COLOURS: dict[str, Colour] = {
     "red": (0.86, 0.16, 0.14),
@@ -57,26 +53,6 @@ LIGHT = {"day": 1.0, "night": 0.42, "sunset": 0.78, "fog": 0.9}
 MIST = 0.8  # grey that far things fade into in fog
 SIZE_RANGES = {"small": (0.72, 0.82), "": (0.92, 1.12), "large": (1.22, 1.36)}  # factors
 EDGE_PIXELS = 0.6  # half width of a soft edge
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where things stand in one picture."""
-
-    x: float
-    """Of the thing, 0 to 1: between the outermost places that it may have."""
-    y: float
-    size: float
-    """0 to 1: between the least and the greatest that the scene's size allows."""
-    horizon: float
-    phases: tuple[float, float]
-    """Radians, of the hills' lines."""
-
-    @classmethod
-    def of(cls, normals: npt.NDArray[np.float32]) -> Layout:
-        """From float32 (LAYOUT,), normally distributed: all but the phases become evenly distributed."""
-        x, y, size, horizon, *phases = (float(normal) for normal in normals)
-        return cls(_even(x), _even(y), _even(size), _even(horizon), (1.5 * phases[0], 1.5 * phases[1]))
 
 
 def draw(scene: Scene, layout: Layout, width: int, height: int) -> npt.NDArray[np.uint8]:
@@ -137,14 +113,14 @@ class _Brush:
 
     def boat(self) -> None:
         """A coloured hull below, a mast, and a white sail to the right of it."""
-        u, v, scale = self._stand((0.30, 0.70), (0.10, 0.18), 0.20)
+        u, v, scale = self._stand((0.10, 0.18), 0.20)
         self._fill(scale * _most(-v, v - 0.45, np.abs(u) - 1 + 0.7 * v), self._own())
         self._fill(scale * _most(v, -v - 1.7, np.abs(u) - 0.05), self._pale(WOOD))
         self._fill(scale * _most(v + 0.12, 0.05 - u, (u - 0.1) * 1.35 - (v + 1.55)), self._pale(SAIL))
 
     def house(self) -> None:
         """Coloured walls, a brown roof, two windows that are lit at night."""
-        u, v, scale = self._stand((0.26, 0.74), (0.12, 0.18), 0.15)
+        u, v, scale = self._stand((0.12, 0.18), 0.15)
         self._fill(scale * _most(np.abs(u) - 1, np.abs(v + 0.1) - 0.75), self._own())
         self._fill(scale * _most(np.abs(u) * 0.8 - (v + 1.75), v + 0.85), self._pale(ROOF))
         window = _most(np.abs(np.abs(u) - 0.5) - 0.2, np.abs(v + 0.15) - 0.22)
@@ -152,13 +128,13 @@ class _Brush:
 
     def tree(self) -> None:
         """A round, coloured crown on a trunk."""
-        u, v, scale = self._stand((0.26, 0.74), (0.15, 0.21), 0.16)
+        u, v, scale = self._stand((0.15, 0.21), 0.16)
         self._fill(scale * _most(np.abs(u) - 0.15, np.abs(v + 0.5) - 0.6), self._pale(WOOD))
         self._fill(scale * (np.hypot(u, (v + 1.7) * 0.9) - 1), self._own())
 
     def tent(self) -> None:
         """A coloured triangle with a dark entrance."""
-        u, v, scale = self._stand((0.26, 0.74), (0.16, 0.22), 0.21)
+        u, v, scale = self._stand((0.16, 0.22), 0.21)
         self._fill(scale * _most(np.abs(u) - (v + 1.1) * 0.95, v), self._own())
         self._fill(scale * _most(np.abs(u) * 3.2 - (v + 0.75), v), DARK)
 
@@ -174,14 +150,12 @@ class _Brush:
 
     def _disc_place(self) -> tuple[float, float, float]:
         """Centre and radius."""
-        x = _between(0.25, 0.75, self._layout.x) * self._wide
-        y = _between(0.18, 0.34, self._layout.y) * self._high
-        return x, y, 0.105 * self._factor()
+        return self._layout.x * self._wide, self._layout.y * self._high, 0.105 * self._factor()
 
-    def _stand(self, xs: tuple[float, float], below: tuple[float, float], size: float) -> tuple[Plane, Plane, float]:
+    def _stand(self, below: tuple[float, float], size: float) -> tuple[Plane, Plane, float]:
         """Coordinates (u, v) about a thing's foot, in units of its half width, and that half width."""
         scale = size * self._factor()
-        x, y = _between(*xs, self._layout.x) * self._wide, self._horizon + _between(*below, self._layout.y)
+        x, y = self._layout.x * self._wide, self._horizon + _between(*below, self._layout.y)
         return (self.x - x) / scale, (self.y - y) / scale, scale
 
     def _factor(self) -> float:
@@ -221,8 +195,3 @@ def _most(*distances: Plane) -> Plane:
 
 def _between(low: float, high: float, share: float) -> float:
     return low + (high - low) * share
-
-
-def _even(normal: float) -> float:
-    """The normal distribution's own cumulative share: evenly distributed from 0 to 1."""
-    return 0.5 * (1 + math.erf(normal / math.sqrt(2)))

@@ -1,11 +1,11 @@
 """The second training: text encoders and transformer, by flow matching (Lipman et al. 2023, Liu et al. 2023).
 
 Between latents x and noise n lie x_t = (1 - t) x + t n; the transformer learns the velocity n - x from x_t, t and a
-caption. Noise is not drawn independently of the picture: six of its sums, over all tokens, are the picture's layout. So
-each noise belongs to one picture of a caption, paths are nearly straight, and four steps, even one, suffice; with
-independent noise the first of four steps is a mean over all places that a boat could have, and boats come in twos. The
-noise stays normally distributed, because the layout is. (Couplings that are made for straight paths: Pooladian et al.
-2023, "Multisample flow matching".)
+caption. Noise is not drawn independently of the picture: it says where the thing stands (layout.py). So the first of four
+steps sees which of all pictures of a caption will be drawn. With independent noise it sees only their mean, a faint thing at
+every place that it might have, and boats come in twos. The noise stays normally distributed, because places are drawn
+evenly and what is said there normally. (Couplings that are made for straight paths and few steps: Liu et al. 2023,
+"Flow straight and fast"; Pooladian et al. 2023, "Multisample flow matching".)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from . import checkpoints
 from .dataset import Batch, Dataset
-from .drawing import LAYOUT
+from .layout import SAID
 from .parts import Painter
 from .settings import Settings
 
@@ -66,7 +66,7 @@ class FlowTraining:
     def _step(self, batch: Batch, chance: torch.Generator) -> float:
         for group in self._optimizer.param_groups:
             group["lr"] = _rate(self.step, self._settings.flow_steps)
-        noise = couple(torch.randn(batch.latents.shape, generator=chance).to(self._device), batch.layouts)
+        noise = couple(torch.randn(batch.latents.shape, generator=chance).to(self._device), batch)
         level = noise_levels(len(noise), chance).to(self._device)
         share = level.view(-1, 1, 1)
         velocity = _velocity(self._painter, batch, (1 - share) * batch.latents + share * noise, level)
@@ -100,15 +100,18 @@ class FlowTraining:
         self._optimizer.load_state_dict(state["optimizer"])
 
 
-def couple(noise: torch.Tensor, layouts: torch.Tensor) -> torch.Tensor:
-    """Noise (batch, tokens, 64) that says the layouts (batch, LAYOUT).
+def couple(noise: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Noise (batch, tokens, 64) that says the layouts of the batch.
 
-    The sum of the k-th number over all tokens, over the root of their count, becomes the layout's k-th number. That sum is
-    normally distributed and independent of how the numbers differ among themselves, so the result is normal noise, too.
+    The greatest of the first numbers where the thing might stand changes places with the one where it stands.
     """
-    spoken = noise[..., :LAYOUT]
-    mean = layouts.unsqueeze(1) / math.sqrt(noise.shape[1])
-    return torch.cat((spoken - spoken.mean(1, keepdim=True) + mean, noise[..., LAYOUT:]), dim=-1)
+    rows, place = torch.arange(len(noise), device=noise.device), batch.place
+    greatest = noise[..., 0].masked_fill(~batch.possible, -math.inf).argmax(1)
+    coupled = noise.clone()
+    coupled[rows, greatest, 0] = noise[rows, place, 0]
+    coupled[rows, place, 0] = noise[rows, greatest, 0]
+    coupled[rows, place, 1 : 1 + SAID] = batch.said
+    return coupled
 
 
 def noise_levels(count: int, chance: torch.Generator) -> torch.Tensor:
