@@ -52,6 +52,7 @@ SKIES: dict[str, tuple[Colour, Colour]] = {
 LIGHT = {"day": 1.0, "night": 0.42, "sunset": 0.78, "fog": 0.9}
 MIST = 0.8  # grey that far things fade into in fog
 SIZE_RANGES = {"small": (0.72, 0.82), "": (0.92, 1.12), "large": (1.22, 1.36)}  # factors
+MARGIN = 0.09  # between a thing and the picture's edge
 EDGE_PIXELS = 0.6  # half width of a soft edge
 
 
@@ -150,13 +151,18 @@ class _Brush:
 
     def _disc_place(self) -> tuple[float, float, float]:
         """Centre and radius."""
-        return self._layout.x * self._wide, self._layout.y * self._high, 0.105 * self._factor()
+        radius = 0.105 * self._factor()
+        return self._inside(radius), max(self._layout.y * self._high, radius + MARGIN), radius
 
     def _stand(self, below: tuple[float, float], size: float) -> tuple[Plane, Plane, float]:
         """Coordinates (u, v) about a thing's foot, in units of its half width, and that half width."""
         scale = size * self._factor()
-        x, y = self._layout.x * self._wide, self._horizon + _between(*below, self._layout.y)
+        x, y = self._inside(scale), self._horizon + _between(*below, self._layout.y)
         return (self.x - x) / scale, (self.y - y) / scale, scale
+
+    def _inside(self, reach: float) -> float:
+        """The layout's x, moved as far as needed to keep the whole thing in the picture."""
+        return min(max(self._layout.x * self._wide, reach + MARGIN), self._wide - reach - MARGIN)
 
     def _factor(self) -> float:
         return _between(*SIZE_RANGES[self._scene.size], self._layout.size)
