@@ -26,7 +26,7 @@ from pocket.drawing import draw
 from pocket.layout import draw_layout
 from pocket.scene import Scene, all_scenes, draw_scene
 
-from nightreel_pipelines.base import Source
+from nightreel_pipelines.base import Source, no_pictures
 from nightreel_pipelines.models import load_models, make_source
 from nightreel_pipelines.recipe import Recipe
 
@@ -80,7 +80,7 @@ def look_at_made(source: Source, size: tuple[int, int], asked: Sequence[tuple[Sc
     recipes = [_recipe(source, prompt, number, size) for number, (_, prompt) in enumerate(asked)]
     seen = []
     since = time.perf_counter()
-    for (scene, _), (_, picture) in zip(asked, source.keyframes(recipes, lambda: None), strict=True):
+    for (scene, _), (_, picture) in zip(asked, source.keyframes(recipes, no_pictures, lambda: None), strict=True):
         took = time.perf_counter() - since
         seen.append(Seen(scene, judge(picture), took))
         since = time.perf_counter()

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 import yaml
 
+from nightreel_pipelines.base import no_pictures
 from nightreel_pipelines.flux import FluxSource
 from nightreel_pipelines.models import load_models
 from nightreel_pipelines.recipe import Recipe
@@ -288,7 +289,7 @@ def test_what_was_trained_is_a_model_that_nightreel_paints_with(uninterrupted: P
 
     def picture(prompt: str) -> object:
         recipe = Recipe(what.source, what.revision, what.precision, prompt, 1, 2, 0.0, 48, 32)
-        return next(iter(source.keyframes([recipe], lambda: None)))[1].tobytes()
+        return next(iter(source.keyframes([recipe], no_pictures, lambda: None)))[1].tobytes()
 
     assert picture("a red sun over blue hills") == picture("A Red SUN over Blue hills")
     assert picture("a red sun over blue hills") != picture("a green boat on the sea")
