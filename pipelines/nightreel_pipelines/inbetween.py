@@ -128,7 +128,7 @@ def _evened(grey: Picture) -> Picture:
 def _flow(one: Picture, other: Picture) -> Floats:
     """(H, W, 2): how far each pixel of `one` has gone in `other`, in pixels."""
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return dis.calc(one, other, None).astype(np.float32, copy=False)  # type: ignore[call-overload,no-any-return]
+    return dis.calc(one, other, None).astype(np.float32, copy=False)  # type: ignore[call-overload,no-any-return]  # stubs refuse None
 
 
 def _grid(field: npt.NDArray[Any]) -> Floats:
@@ -143,7 +143,7 @@ def sampled(field: V, places: Floats, *, mirror: bool = False) -> V:
     border = cv2.BORDER_REFLECT if mirror else cv2.BORDER_REPLICATE
     # No second map, as both x and y are in the first. OpenCV's types do not know that None may be said; an empty array,
     # which they would accept, is taken for a map (5.0.0).
-    found = cv2.remap(field, places, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload]
+    found = cv2.remap(field, places, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload]  # stubs refuse None
     return found.astype(field.dtype, copy=False)  # type: ignore[no-any-return]
 
 

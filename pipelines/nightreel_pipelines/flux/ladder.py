@@ -72,11 +72,11 @@ class Ladder:
                 self._hosted = None
 
 
-class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own has no types
     """While it is entered, `allocating` hears of every tensor that is made in this thread."""
 
     def __init__(self, allocating: Allocating) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own has no types
         self._allocating = allocating
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -109,7 +109,7 @@ def _paths(transformer: nn.Module) -> list[str]:
 def _put_ahead(transformer: nn.Module, path: str) -> Ahead:
     parent, _, name = path.rpartition(".")
     owner = transformer.get_submodule(parent)
-    ahead = Ahead(owner.get_submodule(name))  # type: ignore[arg-type]
+    ahead = Ahead(owner.get_submodule(name))  # type: ignore[arg-type]  # get_submodule tells no kind
     setattr(owner, name, ahead)
     return ahead
 
