@@ -144,7 +144,7 @@ def sampled(field: V, places: Floats, *, mirror: bool = False) -> V:
     # No second map, as both x and y are in the first. OpenCV's types do not know that None may be said; an empty array,
     # which they would accept, is taken for a map (5.0.0).
     found = cv2.remap(field, places, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload]  # stubs refuse None
-    return found.astype(field.dtype, copy=False)  # type: ignore[no-any-return]
+    return found.astype(field.dtype, copy=False)  # type: ignore[no-any-return]  # as above
 
 
 def _inside(places: Floats) -> Floats:
