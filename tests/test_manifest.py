@@ -243,7 +243,7 @@ jobs:
 
     def test_defaults_are_no_bomb_either(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Few values in the file, many once every job has its defaults."""
-        monkeypatch.setattr("nightreel_queue.manifest.MAX_VALUES", 1000)
+        monkeypatch.setattr("nightreel_queue.gather.MAX_VALUES", 1000)
         shots = ", ".join(["x"] * 120)
         jobs = "".join(f"- {{seed: {number}}}\n" for number in range(10))
 
@@ -435,7 +435,7 @@ jobs:
             ("version: 2\njobs: [{shots: [x]}]", "1: version: is 2; must be 1"),
             ("batch: a b\njobs: [{shots: [x]}]", "1: batch: is 'a b'; must be 1 to 64 letters, digits, - or _"),
             ("batch: 5\nshots: [x]", "1: batch: is 5; must be 1 to 64 letters, digits, - or _: put it in quotes"),
-            ("jobs: [{shots: [x]}]\nshots: [x]", "2: shots: unknown field 'shots'; the fields here are: batch, defaults, jobs, version"),
+            ("jobs: [{shots: [x]}]\nshots: [x]", "2: shots: unknown field 'shots'; the fields here are: batch, defaults, jobs, vars, version"),
             ("jobs:\n- shots: [x]\n  batch: b", "3: jobs[0].batch: belongs at the top of the manifest"),
             ("shots: [x]\ndefaults: {}", "2: defaults: unknown field 'defaults'; the fields here are: batch, id, labels, notify, output, priority, render, seed, seed_mode, shots, style_prefix, style_suffix, transition, version"),
         ],
@@ -500,7 +500,7 @@ class TestFiles:
 
     @pytest.mark.parametrize("name", ["nightly.xlsx", "nightly", "nightly.yaml.bak"])
     def test_a_suffix_that_nobody_knows(self, tmp_path: Path, name: str) -> None:
-        assert self.refusal(tmp_path / name).endswith("; must be .yaml, .yml, .json, .jsonl")
+        assert self.refusal(tmp_path / name).endswith("; must be .yaml, .yml, .json, .jsonl, .csv, .tsv, .txt")
 
     def test_a_file_that_is_not_utf_8(self, tmp_path: Path) -> None:
         path = tmp_path / "nightly.yaml"
@@ -513,7 +513,7 @@ class TestFiles:
         path.touch()
         os.truncate(path, MAX_FILE_BYTES + 1)
 
-        assert self.refusal(path) == "nightly.jsonl: is larger than 64 MB: split it"
+        assert self.refusal(path) == "nightly.jsonl: is larger than 256 MB: split it"
 
 
 class TestRepetition:

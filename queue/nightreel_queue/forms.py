@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .errors import InvalidJob, Problem
 from .job import Job
-from .json_text import read_json
+from .json_text import read_json_line
 from .problems import field_name, found_words, mistakes_in, unknown_field
 from .trees import Path, Tree, Unreadable
 
 TOP = ("version", "batch", "defaults")  # beside the jobs
+MAX_TOLD = 1000  # problems of one file; more would help nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,10 @@ class Form:
 
     batch: str
     defaults: Tree | None
-    rows: tuple[Row, ...]
+    rows: Iterable[Row]
+    """May be read once; reading it notes more problems."""
+    vars: Tree | None = None
+    """The rows that fill the jobs' placeholders, or the name of the file that has them."""
 
 
 @dataclass(slots=True)
@@ -51,7 +57,10 @@ class Notes:
     def check(self) -> None:
         """Raise InvalidJob with all problems in the order of their lines, if there are any."""
         if self._found:
-            raise InvalidJob([self._found[key] for key in sorted(self._found, key=lambda key: key[0])])
+            told = [self._found[key] for key in sorted(self._found, key=lambda key: key[0])]
+            more = len(told) - MAX_TOLD
+            rest = [Problem(f"has {more:,} more problems: mend these first", place=self.name)] if more > 0 else []
+            raise InvalidJob([*told[:MAX_TOLD], *rest])
 
 
 def read_document(text: str, name: str, read: Callable[[str], Tree | None], notes: Notes) -> Form:
@@ -72,25 +81,25 @@ def read_document(text: str, name: str, read: Callable[[str], Tree | None], note
 
 
 def _many(tree: Tree, notes: Notes) -> Form:
-    batch = _check_top(tree, [*TOP, "jobs"], notes)
+    batch = _check_top(tree, [*TOP, "vars", "jobs"], notes)
     jobs = tree.child("jobs")
     if jobs is None or not isinstance(jobs.value, tuple) or not jobs.value:
         words = found_words(jobs.plain()) if jobs and jobs.value != () else "is empty"
         notes.add_at(tree, ("jobs",), f"{words}; must be a list of at least one job")
         return Form(batch, tree.child("defaults"), ())
     rows = tuple(Row(job, ("jobs", index)) for index, job in enumerate(jobs.value))
-    return Form(batch, tree.child("defaults"), rows)
+    return Form(batch, tree.child("defaults"), rows, tree.child("vars"))
 
 
 def _one(tree: Tree, notes: Notes) -> Form:
-    """The batch of a file that is one job stands beside the job's own fields."""
+    """The batch and the vars of a file that is one job stand beside the job's own fields."""
     batch = _check_top(tree, None, notes)
-    return Form(batch, None, (Row(tree.without("batch")),))
+    return Form(batch, None, (Row(tree.without("batch", "vars")),), tree.child("vars"))
 
 
 def _neither(tree: Tree, name: str) -> InvalidJob:
     assert isinstance(tree.value, dict)
-    known = [*TOP, "jobs", *Job.model_fields]
+    known = [*TOP, "vars", "jobs", *Job.model_fields]
     unknown = [(key, item.line) for key, item in tree.value.items() if key not in known]
     found = [Problem(unknown_field(key, known), field_name((key,)), f"{name}:{line}") for key, line in unknown]
     return InvalidJob(found) if found else refusal("has neither jobs nor shots", name, tree.line)
@@ -98,25 +107,30 @@ def _neither(tree: Tree, name: str) -> InvalidJob:
 
 def read_lines(text: str, notes: Notes) -> Form:
     """JSON lines: one job a line. The first may hold the manifest's own fields instead."""
-    trees = [tree for tree in _lines(text, notes) if tree is not None]
-    batch, defaults = "", None
-    if trees and _is_head(trees[0]):
-        head = trees.pop(0)
-        batch, defaults = _check_top(head, list(TOP), notes), head.child("defaults")
+    trees = (tree for tree in _lines(text, notes) if tree is not None)
+    head = next(trees, None)
+    if head is None:
+        return Form("", None, ())
+    if _is_head(head):
+        return Form(_check_top(head, list(TOP), notes), head.child("defaults"), _line_rows(trees, notes))
+    return Form("", None, _line_rows(itertools.chain([head], trees), notes))
+
+
+def _line_rows(trees: Iterable[Tree], notes: Notes) -> Iterator[Row]:
     for tree in trees:
         if tree.child("defaults"):
             notes.add_at(tree, ("defaults",), "belongs on the first line, and alone there")
-    rows = tuple(Row(tree.without("defaults") if tree.child("defaults") else tree) for tree in trees)
-    return Form(batch, defaults, rows)
+        yield Row(tree.without("defaults") if tree.child("defaults") else tree)
 
 
-def _lines(text: str, notes: Notes) -> list[Tree | None]:
-    return [_line(line, number, notes) for number, line in enumerate(text.split("\n"), 1) if line.strip(" \t\r")]
+def _lines(text: str, notes: Notes) -> Iterator[Tree | None]:
+    lines = enumerate(io.StringIO(text, newline="\n"), 1)  # at newlines only: a prompt may hold other line ends
+    return (_line(line, number, notes) for number, line in lines if line.strip(" \t\r\n"))
 
 
 def _line(text: str, number: int, notes: Notes) -> Tree | None:
     try:
-        return read_json(text, number)
+        return read_json_line(text, number)
     except Unreadable as exc:
         notes.add(number, (), exc.message)
         return None

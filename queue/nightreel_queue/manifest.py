@@ -1,4 +1,4 @@
-"""Manifests: files of many jobs with shared defaults, in YAML, JSON or JSON lines.
+"""Manifests: files of many jobs, in YAML, JSON, JSON lines, tables (CSV, TSV) or plain lists of prompts (TXT).
 
 A manifest is taken whole or not at all. Every problem of every job is told at once, each with its file and line; what
 comes from the defaults is told at the defaults.
@@ -7,28 +7,33 @@ comes from the defaults is told at the defaults.
 from __future__ import annotations
 
 import hashlib
-import re
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from .defaults import Defaults, refused
 from .errors import InvalidJob, Problem
-from .forms import Form, Notes, Row, read_document, read_lines, refusal
+from .forms import Form, Notes, read_document, read_lines, refusal
+from .gather import gather
 from .job import Job
 from .json_text import read_json
-from .problems import check_size, found_words, mistakes_in, validated
-from .trees import MAX_VALUES, Tree
+from .local_files import LocalFiles
+from .names import FINGERPRINT_CHARS, name_from
+from .problems import found_words, validated
+from .table_text import decode, read_table
+from .tables import read_prompts, read_rows
+from .templates import VarsTable, vars_from, vars_in
+from .trees import Tree
 from .yaml_text import read_yaml
 
-MAX_FILE_BYTES = 64 * 10**6
-NAME_CHARS = 64
-FINGERPRINT_CHARS = 8  # of the jobs' contents, at the end of a batch's name
+MAX_FILE_BYTES = 256 * 10**6
 
-Kind = Literal["yaml", "json", "jsonl"]
-KINDS: dict[str, Kind] = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".jsonl": "jsonl"}
+Kind = Literal["yaml", "json", "jsonl", "csv", "tsv", "txt"]
+KINDS: dict[str, Kind] = {
+    ".yaml": "yaml", ".yml": "yaml", ".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "txt",
+}  # fmt: skip
+SEPARATORS: dict[str, str | None] = {".csv": None, ".tsv": "\t"}  # None: its first line tells
+FROM_SPREADSHEETS = ("csv", "tsv", "txt")  # these may come in any encoding; the others are UTF-8 by their standards
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,10 @@ class Manifest:
     jobs: tuple[Job, ...]
     repeated: int = 0
     """Jobs left out because the same one came before."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Local files that the jobs name by content, by address: they must be in the store before the jobs are published."""
+    remarks: tuple[str, ...] = ()
+    """What is no mistake, and yet worth a look; each begins with the file's name."""
 
     def resolved(self, model: str) -> Manifest:
         """This manifest with model, batch and id written into every job, as a queue carries them.
@@ -64,14 +73,24 @@ def _fingerprint(jobs: dict[str, Job]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:FINGERPRINT_CHARS]
 
 
-def load_manifest(file_name: Path | str) -> Manifest:
-    """The manifest in a file; its suffix tells the form. Raises InvalidJob."""
+def load_manifest(file_name: Path | str, *, local_files: bool = False) -> Manifest:
+    """The manifest in a file; its suffix tells the form. Raises InvalidJob.
+
+    `local_files`: it may name files of this machine, by paths that begin at its own folder. Only for manifests of
+    this machine's user: any file that can be read could be named.
+    """
     path = Path(file_name)
     kind = KINDS.get(path.suffix.lower())
     if path.is_dir():
         raise refusal("is a folder: name a file", path.name or str(path))
     if kind is None:
         raise refusal(f"ends in {path.suffix!r}; must be {', '.join(KINDS)}", path.name)
+    text, remark = _text(_content(path), path.name, any_encoding=kind in FROM_SPREADSHEETS)
+    manifest = parse_manifest(text, path.name, kind, files=LocalFiles(path.parent) if local_files else None)
+    return replace(manifest, remarks=(f"{path.name}: {remark}", *manifest.remarks)) if remark else manifest
+
+
+def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -79,27 +98,68 @@ def load_manifest(file_name: Path | str) -> Manifest:
         raise refusal(f"cannot be read: {exc.strerror or exc}", str(path)) from exc
     if len(data) > MAX_FILE_BYTES:
         raise refusal(f"is larger than {MAX_FILE_BYTES // 10**6} MB: split it", path.name)
+    return data
+
+
+def _text(data: bytes, name: str, *, any_encoding: bool) -> tuple[str, str]:
+    """A file's text, and what to remark on it."""
+    if any_encoding:
+        return decode(data, name)
     try:
-        return parse_manifest(data.decode("utf-8"), path.name, kind)
+        return data.decode("utf-8"), ""
     except UnicodeDecodeError as exc:
         line = data.count(b"\n", 0, exc.start) + 1
-        raise refusal("is not UTF-8: save the file as UTF-8", path.name, line) from exc
+        raise refusal("is not UTF-8: save the file as UTF-8", name, line) from exc
 
 
-def parse_manifest(text: str, name: str, kind: Kind) -> Manifest:
-    """The manifest in a text; `name` is its file's. Raises InvalidJob with every problem, in the order of the lines."""
+def parse_manifest(text: str, name: str, kind: Kind, *, files: LocalFiles | None = None) -> Manifest:
+    """The manifest in a text; `name` is its file's. Raises InvalidJob with every problem, in the order of the lines.
+
+    `files` reads the local files that it may name; without it, it may name none.
+    """
     text = text.removeprefix("\ufeff")
     notes = Notes(name)
-    if kind == "jsonl":
-        form = read_lines(text, notes)
-    else:
-        form = read_document(text, name, read_yaml if kind == "yaml" else read_json, notes)
-    jobs = _jobs(form, _defaults(form, notes), notes)
-    kept = _each_once(jobs, notes)
+    form = _form(text, name, kind, notes)
+    table, remarks = _vars(form.vars, files, notes) if form.vars else (None, ())
+    found = gather(form, table, files, notes)
     notes.check()
-    if not kept:
+    if not found.jobs:
         raise refusal("holds no jobs", name)
-    return Manifest(name, form.batch, kept, len(jobs) - len(kept))
+    unused = (f"{table.place}: no placeholder uses {each!r}" for each in found.unused) if table else ()
+    named = files.found if files else {}
+    return Manifest(name, form.batch, found.jobs, found.repeated, named, (*remarks, *unused))
+
+
+def _form(text: str, name: str, kind: Kind, notes: Notes) -> Form:
+    match kind:
+        case "jsonl":
+            return read_lines(text, notes)
+        case "csv" | "tsv":
+            return read_rows(text, notes, SEPARATORS[f".{kind}"])
+        case "txt":
+            return read_prompts(text)
+    return read_document(text, name, read_yaml if kind == "yaml" else read_json, notes)
+
+
+def _vars(tree: Tree, files: LocalFiles | None, notes: Notes) -> tuple[VarsTable, tuple[str, ...]]:
+    """The table that `vars` holds or names, and what to remark on its file. Raises InvalidJob for a file's problems."""
+    if not isinstance(tree.value, str):
+        table = vars_in(tree, notes)
+        notes.check()
+        return table, ()
+    where = f"{notes.name}:{tree.line}"
+    if files is None:
+        words = "names a file, and this manifest may name none of this machine: write the rows here"
+        raise InvalidJob([Problem(words, "vars", where)])
+    path = files.folder / Path(tree.value).expanduser()
+    if path.suffix.lower() not in SEPARATORS:
+        raise InvalidJob([Problem(f"{found_words(tree.value)}; must be a .csv or .tsv file, or rows", "vars", where)])
+    try:
+        text, remark = _text(_content(path), path.name, any_encoding=True)
+    except InvalidJob as exc:
+        raise InvalidJob([replace(each, place=f"{where}: vars: {each.place}") for each in exc.problems]) from exc
+    table = vars_from(read_table(text, path.name, SEPARATORS[path.suffix.lower()]), path.name)
+    return table, (f"{path.name}: {remark}",) if remark else ()
 
 
 def from_prompt(prompt: str) -> Manifest:
@@ -110,92 +170,3 @@ def from_prompt(prompt: str) -> Manifest:
     if not isinstance(job, Job):
         raise InvalidJob([Problem(mistake.message, "prompt") for mistake in job])
     return Manifest(name, "", (job,))
-
-
-def name_from(words: str, fallback: str = "batch") -> str:
-    """A name for outputs made of some words, with room for a fingerprint behind it."""
-    ascii_words = unicodedata.normalize("NFKD", words[:1000]).encode("ascii", "ignore").decode()
-    name = re.sub(r"[^A-Za-z0-9_]+", "-", ascii_words)[: NAME_CHARS - FINGERPRINT_CHARS - 1].strip("-")
-    return name or fallback
-
-
-def _defaults(form: Form, notes: Notes) -> Defaults:
-    """The defaults, with all that is wrong with them noted, whether a job uses it or not."""
-    tree = form.defaults
-    if tree is None:
-        return Defaults()
-    if not isinstance(tree.value, dict):
-        notes.add(tree.line, ("defaults",), f"{found_words(tree.plain())}; must be a mapping of a job's fields")
-        return Defaults()
-    for path, why in refused(tree):
-        notes.add_at(tree, path, why, ("defaults",))
-    defaults = Defaults.of(tree)
-    if defaults.shot is not None and not isinstance(defaults.shot.value, dict):
-        found = found_words(defaults.shot.plain())
-        notes.add_at(tree, ("shot",), f"{found}; must be a mapping of a shot's fields", ("defaults",))
-    for probe in defaults.probes():
-        for mistake in mistakes_in(probe):
-            line, path = probe.locate(mistake.path)
-            if path[0] == "defaults" and not mistake.spans_fields:
-                notes.add(line, path, mistake.message)
-    return defaults
-
-
-def _jobs(form: Form, defaults: Defaults, notes: Notes) -> list[tuple[Job, Row]]:
-    """The sound jobs, with the rows they stand in; what is wrong with the others is noted."""
-    found: list[tuple[Job, Row]] = []
-    values = 0
-    for row in form.rows:
-        values += defaults.size_for(row.tree)
-        if values > MAX_VALUES:
-            notes.add(
-                row.tree.line,
-                row.path,
-                f"brings the file to more than {MAX_VALUES:,} values, defaults spread out: split it",
-            )
-            break
-        job = _job(row, defaults, notes)
-        if job is not None:
-            found.append((job, row))
-    return found
-
-
-def _job(row: Row, defaults: Defaults, notes: Notes) -> Job | None:
-    tree = row.tree
-    if not isinstance(tree.value, dict):
-        notes.add(tree.line, row.path, f"{found_words(tree.plain())}; must be a mapping of a job's fields")
-        return None
-    if "batch" in tree.value:
-        notes.add_at(tree, ("batch",), "belongs at the top of the manifest", row.path)
-    whole = defaults.apply(tree.without("batch"))
-    job = validated(whole)
-    if isinstance(job, Job):
-        too_large = check_size(job)
-        if too_large:
-            notes.add(tree.line, row.path, too_large)
-        return None if too_large else job
-    for mistake in job:
-        line, path = whole.locate(mistake.path, row.path)
-        shared = defaults.job is not None and path[:1] == ("defaults",)
-        notes.add(line, path, mistake.message, f" (seen in the job of line {tree.line})" if shared else "")
-    return None
-
-
-def _each_once(jobs: Sequence[tuple[Job, Row]], notes: Notes) -> tuple[Job, ...]:
-    """The jobs without those that came before; two that differ but would get one name are noted."""
-    first: dict[str, tuple[Job, Row]] = {}
-    for job, row in jobs:
-        known, known_row = first.setdefault(job.id or job.fingerprint, (job, row))
-        if known == job:
-            continue
-        before = f"line {known_row.tree.line}"
-        if job.id is None:
-            message = f"is the video of {before} with another priority or labels: give each its own id"
-            notes.add(row.tree.line, row.path, message)
-        elif job.fingerprint == known.fingerprint:
-            notes.add_at(
-                row.tree, ("id",), f"{job.id!r} is taken by {before}, with another priority or labels", row.path
-            )
-        else:
-            notes.add_at(row.tree, ("id",), f"{job.id!r} is taken by {before}, with other content", row.path)
-    return tuple(job for job, _ in first.values())

@@ -23,12 +23,14 @@ MAX_JOB_BYTES = 2**20
 MAX_MISTAKES = 50  # told of one job; more would help nobody
 SHORT_CHARS = 40  # of a found value that a message repeats
 
+ADDRESS = (
+    r"^(gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/[^\x00-\x1f\x7f]+|https?://[^\x00-\x20\x7f]+"
+    r"|input:sha256:[0-9a-f]{64}\.[a-z0-9]{2,4})$"
+)
 PATTERN_WORDS = {
     r"^[A-Za-z0-9_-]{1,64}$": "1 to 64 letters, digits, - or _",
     r"^[a-z0-9][a-z0-9_-]{0,39}$": "a model's name: at most 40 lower-case letters, digits, - or _",
-    r"^(gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/[^\x00-\x1f\x7f]+|https?://[^\x00-\x20\x7f]+)$": (
-        "an address: gs://BUCKET/NAME or https://..., at most 2000 characters"
-    ),
+    ADDRESS: "an address: gs://BUCKET/NAME or https://..., at most 2000 characters",
     r"^[A-Za-z][A-Za-z0-9._~+-]{2,247}$": "a topic's name: a letter, then 2 to 247 letters, digits or . _ ~ + -",
     r"^https?://[\x21-\x7e]+$": "an https:// address of at most 2000 characters, without blanks",
     r"^[a-z][a-z0-9_-]{0,62}$": "a lower-case letter, then at most 62 lower-case letters, digits, - or _",
@@ -89,11 +91,11 @@ def field_name(path: Path) -> str:
     return name
 
 
-def unknown_field(name: str, known: list[str]) -> str:
-    """What to say of a field that does not exist."""
+def unknown_field(name: str, known: list[str], what: str = "field") -> str:
+    """What to say of a field, or of another named thing, that does not exist."""
     nearest = _nearest(name, known)
-    mend = f"did you mean {nearest!r}?" if nearest else f"the fields here are: {', '.join(sorted(known))}"
-    return f"unknown field {_quoted(name)}; {mend}"
+    mend = f"did you mean {nearest!r}?" if nearest else f"the {what}s here are: {', '.join(sorted(known))}"
+    return f"unknown {what} {_quoted(name)}; {mend}"
 
 
 def found_words(value: Any) -> str:
@@ -203,8 +205,13 @@ def _alternatives(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield node
 
 
+def forms_at(path: Path) -> list[dict[str, Any]]:
+    """The JSON Schemas that a value at `path` of a job may fit, null aside; none for a path that leads nowhere."""
+    return list(_alternatives(_node_at(path)))
+
+
 def _names_at(path: Path) -> list[str]:
-    return [name for node in _alternatives(_node_at(path)) for name in node.get("properties", {})]
+    return [name for node in forms_at(path) for name in node.get("properties", {})]
 
 
 def _words(node: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A value with its place. `field` is its path when it comes from a manifest's defaults, else None."""
+    """A value with its place. `field` is its path when it comes from a manifest's defaults or from a table, else None."""
 
     value: Scalar | dict[str, Tree] | tuple[Tree, ...]
     line: int
@@ -74,12 +74,12 @@ class Tree:
 
     def locate(self, path: Path, prefix: Path = ()) -> tuple[int, Path]:
         """Line and full path of what `path` leads to; of a missing value, the line of what it is missing from."""
-        node, field = self, self.field or prefix
+        node, field = self, prefix if self.field is None else self.field
         for index, step in enumerate(path):
             found = node.child(step)
             if found is None:
                 return node.line, field + path[index:]
-            node, field = found, found.field or (*field, step)
+            node, field = found, (*field, step) if found.field is None else found.field
         return node.line, field
 
 
