@@ -26,7 +26,7 @@ from nightreel_queue.job import Job
 from nightreel_queue.pubsub_queue import PubSubQueue
 from nightreel_queue.sqlite import SqliteQueue
 from nightreel_storage.attempts import Attempt, Attempts
-from nightreel_storage.batches import Asked, Batch, Batches
+from nightreel_storage.batches import Asked, Batches
 from nightreel_storage.connect import open_store
 from nightreel_storage.receipts import Receipt, Receipts, utc_now
 
@@ -81,7 +81,7 @@ class House:
             Asked(id=str(job.id), fingerprint=job.fingerprint, duration_s=job.duration_s, message=job.to_json())
             for job in jobs
         )
-        Batches(self.store).record(Batch(name=self.batch, title="test", enqueued_at=utc_now(), jobs=asked))
+        Batches(self.store).record(self.batch, "test", utc_now(), asked)
         self.queue.publish([Message.of(job, round_) for job in jobs])
 
     def start(self, *command: str, **settings: str) -> subprocess.Popen[str]:

@@ -806,6 +806,7 @@ def test_a_bucket_is_made_with_uniform_access_and_rules_that_clear_it(monkeypatc
         assert made["iamConfiguration"]["uniformBucketLevelAccess"]["enabled"] is True
         assert rules(made) == {
             "out/.nightreel/keyframes/": 14,
+            "out/.nightreel/inputs/": 30,
             "out/.nightreel/attempts/": 90,
             "out/.nightreel/runs/": 90,
         }

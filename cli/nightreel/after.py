@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -56,10 +56,10 @@ def status(
     settings = settings_with(queue=queue, store=store)
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else UNCUT_CHARS)
     with errors_in_one_line():
-        kept = open_store(settings.store)
+        kept = open_store(settings.store, make=False)
         if batch is None:
             rows = [_batch_row(kept, each) for each in Batches(kept).list()]
-            with contextlib.closing(open_queue(settings.queue_url)) as waiting:
+            with contextlib.closing(open_queue(settings.queue_url, make=False)) as waiting:
                 backlog = waiting.backlog()
             held = Holds(kept).read()
             if as_json:
@@ -95,8 +95,8 @@ def cancel(
     """Call one job off: it ends as cancelled, also while it is being rendered."""
     settings = settings_with(store=store)
     with errors_in_one_line():
-        kept = open_store(settings.store)
-        asked = {each.id: each for each in _known_batch(kept, batch).jobs}.get(job)
+        kept = open_store(settings.store, make=False)
+        asked = Batches(kept).find(_known_batch(kept, batch), job)
         if asked is None:
             raise NotFound(f"batch {batch} has no job {job}; see: nightreel status {batch}")
         receipt = Receipt(
@@ -125,26 +125,29 @@ def retry(
     """Ask for another round of jobs that failed or were cancelled."""
     settings = settings_with(queue=queue, store=store)
     with errors_in_one_line():
-        kept = open_store(settings.store)
-        jobs = {asked.id: asked.message for asked in _known_batch(kept, batch).jobs}
+        kept = open_store(settings.store, make=False)
+        known = _known_batch(kept, batch)
         wanted = [job] if job else [r.job for r in Receipts(kept).list(batch) if r.state != "done"]
-        again = [(name, _job_as_asked(kept, batch, name, jobs)) for name in wanted]
+        again = [(name, _job_as_asked(kept, known, name)) for name in wanted]
         messages = [_next_round(kept, batch, name, message) for name, message in again]
-        with contextlib.closing(open_queue(settings.queue_url)) as waiting:
+        with contextlib.closing(open_queue(settings.queue_url, make=False)) as waiting:
             waiting.publish(messages)
     print(f"{len(messages)} jobs of {batch} enqueued again" if messages else f"nothing in {batch} needs a retry")
 
 
-def _job_as_asked(store: Store, batch: str, job: str, recorded: Mapping[str, str]) -> Job:
+def _job_as_asked(store: Store, batch: Batch, job: str) -> Job:
     """The job as it was asked for. Raises NotFound and AlreadyEnded before anything is changed."""
-    held = Receipts(store).read(batch, job)
-    if held is None and job not in recorded:
-        raise NotFound(f"batch {batch} has no job {job}; see: nightreel status {batch}")
+    held = Receipts(store).read(batch.name, job)
     if held and held.receipt.state == "done":
         raise AlreadyEnded(held.receipt)
-    message = (held.receipt.request if held else "") or recorded.get(job, "")
+    message = held.receipt.request if held else ""
+    if not message:  # a receipt of an older version, or none
+        asked = Batches(store).find(batch, job)
+        if held is None and asked is None:
+            raise NotFound(f"batch {batch.name} has no job {job}; see: nightreel status {batch.name}")
+        message = asked.message if asked else ""
     if not message:
-        raise NotFound(f"the store has no copy of job {batch}/{job}: publish it again")
+        raise NotFound(f"the store has no copy of job {batch.name}/{job}: publish it again")
     return Job.model_validate_json(message)
 
 
@@ -167,7 +170,7 @@ def _known_batch(store: Store, name: str) -> Batch:
 def _jobs(store: Store, batch: Batch) -> Iterator[JobStatus]:
     receipts = {receipt.job: receipt for receipt in Receipts(store).list(batch.name)}
     attempts = Attempts(store)
-    for asked in batch.jobs:
+    for asked in Batches(store).jobs(batch):
         receipt = receipts.get(asked.id)
         if receipt and receipt.ended:
             where = next((store.url(file.name) for file in receipt.outputs), "")
@@ -187,9 +190,9 @@ def _batch_row(store: Store, batch: Batch) -> dict[str, Any]:
         "batch": batch.name,
         "from": batch.title,
         "enqueued_at": batch.enqueued_at.isoformat(timespec="seconds"),
-        "jobs": len(batch.jobs),
+        "jobs": batch.count,
         **ended,
-        "open": max(0, len(batch.jobs) - sum(ended.values())),
+        "open": max(0, batch.count - sum(ended.values())),
         "where": store.url(batch.name),
     }
 

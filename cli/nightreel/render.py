@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from nightreel_queue.errors import InvalidJob, Problem
-from nightreel_queue.manifest import KINDS, Manifest, from_prompt, load_manifest
+from nightreel_queue.manifest import KINDS, Manifest, from_prompt
 from nightreel_storage.base import Store
 from nightreel_storage.connect import open_store
 from nightreel_storage.receipts import Receipt, Receipts
@@ -31,7 +31,7 @@ from .common import (
     settings_with,
 )
 from .progress import watching
-from .submit import submit
+from .submit import read, submit
 from .work import check_installed, check_model, drain
 
 
@@ -71,7 +71,7 @@ def _manifest(what: str) -> Manifest:
     path = Path(what)
     is_path = "/" in what and not any(char.isspace() for char in what)
     is_file = is_path or path.suffix.lower() in KINDS or os.path.exists(what)  # noqa: PTH110 - False for a long prompt
-    return load_manifest(path) if is_file else from_prompt(what)
+    return read(path) if is_file else from_prompt(what)
 
 
 def _check_output(output: Path | None, manifest: Manifest) -> None:

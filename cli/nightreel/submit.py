@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -17,16 +18,19 @@ from nightreel_queue.errors import InvalidJob, Problem
 from nightreel_queue.job import Job
 from nightreel_queue.manifest import Manifest, load_manifest
 from nightreel_storage.base import Store
-from nightreel_storage.batches import Asked, Batch, Batches
+from nightreel_storage.batches import Asked, Batches
 from nightreel_storage.connect import open_store
+from nightreel_storage.inputs import StoredInputs
 from nightreel_storage.receipts import utc_now
 from nightreel_worker.settings import Settings
 
-from .common import JsonFlag, ModelFlag, QueueFlag, StoreFlag, errors_in_one_line, no_model, settings_with
+from .common import JsonFlag, ModelFlag, QueueFlag, StoreFlag, complain, errors_in_one_line, no_model, settings_with
 
 
 def enqueue(
-    manifest: Annotated[Path, typer.Argument(help="YAML, JSON or JSONL file of jobs.", show_default=False)],
+    manifest: Annotated[
+        Path, typer.Argument(help="File of jobs: YAML, JSON, JSONL, CSV, TSV or TXT.", show_default=False)
+    ],
     queue: QueueFlag = None,
     store: StoreFlag = None,
     model: ModelFlag = None,
@@ -35,7 +39,7 @@ def enqueue(
     """Put a manifest's jobs into a queue, all or none."""
     settings = settings_with(queue=queue, store=store, model=model)
     with errors_in_one_line():
-        asked = load_manifest(manifest)
+        asked = read(manifest)
         batch = submit(asked, settings, open_store(settings.store))
     if as_json:
         print(json.dumps({"batch": batch.batch, "jobs": [job.id for job in batch.jobs], "queue": settings.queue_url}))
@@ -44,22 +48,56 @@ def enqueue(
         print(f"{len(batch.jobs)} jobs enqueued as batch {batch.batch}{repeated}, queue {settings.queue_url}")
 
 
+def read(path: Path) -> Manifest:
+    """The user's own manifest, which may name the user's own files; says on standard error what is worth a look."""
+    manifest = load_manifest(path, local_files=True)
+    for remark in manifest.remarks:
+        complain(f"note: {remark}")
+    return manifest
+
+
 def submit(manifest: Manifest, settings: Settings, store: Store) -> Manifest:
-    """Record a manifest as a batch and publish its jobs; returns it as published. Raises InvalidJob, IdTaken."""
+    """Copy a manifest's files into the store, record it as a batch and publish its jobs; returns it as published.
+
+    Done again after it was cut off, it does what is missing. Raises InvalidJob, IdTaken.
+    """
     batch = manifest.resolved(settings.model)
     _check_models(batch.jobs, settings)
-    Batches(store).record(_record_of(batch))
+    _check_reach(manifest, settings)
+    _keep_files(manifest, store)
+    Batches(store).record(batch.batch, batch.name, utc_now(), _Requests(batch.jobs))
     with contextlib.closing(open_queue(settings.queue_url)) as queue:
         queue.publish([Message.of(job) for job in batch.jobs])
     return batch
 
 
-def _record_of(batch: Manifest) -> Batch:
-    asked = tuple(
-        Asked(id=job.id or "", fingerprint=job.fingerprint, duration_s=job.duration_s, message=job.to_json())
-        for job in batch.jobs
-    )
-    return Batch(name=batch.batch, title=batch.name, enqueued_at=utc_now(), jobs=asked)
+@dataclass(frozen=True, slots=True)
+class _Requests:
+    """Jobs as a batch's record has them, one at a time."""
+
+    jobs: Sequence[Job]
+
+    def __iter__(self) -> Iterator[Asked]:
+        for job in self.jobs:
+            message = job.to_json()
+            yield Asked(id=job.id or "", fingerprint=job.fingerprint, duration_s=job.duration_s, message=message)
+
+
+def _check_reach(manifest: Manifest, settings: Settings) -> None:
+    """Workers elsewhere cannot read a folder of this machine that nobody has chosen for them."""
+    if manifest.files and "store" not in settings.model_fields_set and not settings.queue_url.startswith("sqlite:"):
+        first = next(iter(manifest.files.values()))
+        words = f"names {first}, which goes into the store, and none is given: name the workers' own with --store"
+        raise InvalidJob([Problem(words, place=manifest.name)])
+
+
+def _keep_files(manifest: Manifest, store: Store) -> None:
+    kept, now = StoredInputs(store), utc_now()
+    for address, path in manifest.files.items():
+        try:
+            kept.put(address, path, now)
+        except OSError as exc:
+            raise InvalidJob([Problem(f"{path} cannot be read: {exc.strerror}", place=manifest.name)]) from exc
 
 
 def _check_models(jobs: Sequence[Job], settings: Settings) -> None:

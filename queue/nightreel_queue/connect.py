@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -11,8 +12,8 @@ from .errors import QueueUnavailable
 from .sqlite import LEASE_S, SqliteQueue
 
 
-def open_queue(url: str) -> Queue:
-    """Open the queue at an address. Raises QueueUnavailable.
+def open_queue(url: str, *, make: bool = True) -> Queue:
+    """Open the queue at an address. Raises QueueUnavailable; with `make` False also for a file that is not there.
 
     sqlite:///jobs.db      a file, relative to the current folder
     sqlite:////srv/jobs.db a file, by its absolute path
@@ -22,7 +23,10 @@ def open_queue(url: str) -> Queue:
     """
     parts = urlsplit(url)
     if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
-        return SqliteQueue(Path(unquote(parts.path[1:])), lease_s=_lease_s(url, parts.query, LEASE_S))
+        path = Path(unquote(parts.path[1:]))
+        if not make and not os.path.lexists(path):
+            raise QueueUnavailable(f"there is no queue at {url}: name one with --queue or NIGHTREEL_QUEUE")
+        return SqliteQueue(path, lease_s=_lease_s(url, parts.query, LEASE_S))
     if parts.scheme == "pubsub":
         return _open_pubsub(url, parts.query)
     raise QueueUnavailable(f"cannot open queue {url!r}: write sqlite:///FILE or pubsub://PROJECT/SUBSCRIPTION")

@@ -117,10 +117,10 @@ class SqliteQueue:
     def publish(self, messages: Sequence[Message]) -> None:
         """As in the contract, all or none; drops a message whose key is that of one which waits or is leased."""
         now = self._clock()
-        rows = [
+        rows = (
             (message.body, message.key, json.dumps(dict(message.attributes)), message.urgent, now, AT_ONCE)
             for message in messages
-        ]
+        )
         with self._transaction() as db:
             db.executemany(
                 "INSERT INTO messages (body, key, attributes, urgent, published_at, visible_at)"

@@ -1,13 +1,28 @@
-"""Batch records: what was asked for, so that `status` can say what is still missing."""
+"""Batch records: what was asked for, so that `status` can say what is still missing.
+
+    .nightreel/batches/NAME.json               the head: how many jobs, which parts, and the latest jobs themselves
+    .nightreel/batches/NAME/SHA256.json        a part: 1,000 jobs, written once, named by its content
+
+A head holds fewer than 1,000 jobs; each full thousand moves to a part. Parts are put first and the head, by
+compare-and-swap, last: it is the commit. Whoever is killed in between leaves parts that nobody speaks of, and that the
+same command, run again, finds and uses.
+"""
 
 from __future__ import annotations
 
+import builtins
+import contextlib
 import datetime as dt
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 
 from .base import ABSENT, Store
 from .errors import Conflict, NotFound
 from .receipts import Record
+
+PART_JOBS = 1000
+
+_FOLDER = ".nightreel/batches/"
 
 
 class Asked(Record):
@@ -20,14 +35,36 @@ class Asked(Record):
     """The job's canonical JSON: what `retry` publishes again."""
 
 
+class Part(Record):
+    """Jobs of a batch that lie in an object of their own."""
+
+    jobs: tuple[Asked, ...]
+
+
+class PartName(Record):
+    """What a head says of a part."""
+
+    name: str
+    count: int
+
+
 class Batch(Record):
-    """The jobs that came in together."""
+    """The head of a batch's record: the jobs that came in together."""
 
     name: str
     title: str
     """Where they came from, such as nightly.yaml."""
     enqueued_at: dt.datetime
-    jobs: tuple[Asked, ...]
+    """When the first of them came."""
+    parts: tuple[PartName, ...] = ()
+    """Of the earlier jobs, in order."""
+    jobs: tuple[Asked, ...] = ()
+    """The latest ones. Records of older versions have all of them here."""
+
+    @property
+    def count(self) -> int:
+        """How many jobs the batch has, those in parts included."""
+        return sum(part.count for part in self.parts) + len(self.jobs)
 
 
 class IdTaken(Conflict):
@@ -41,47 +78,89 @@ class Batches:
         self._store = store
 
     def read(self, name: str) -> Batch | None:
-        """A batch's record, or None. Raises StoreError for one that cannot be read."""
+        """The head of a batch's record, or None. Raises StoreError for one that cannot be read."""
         return self._read(name)[0]
 
-    def record(self, batch: Batch) -> Batch:
-        """Add a batch's jobs to its record, which is created if need be. Raises IdTaken."""
+    def jobs(self, batch: Batch) -> Iterator[Asked]:
+        """All jobs of a batch, in the order in which they came, a part at a time. Raises StoreError."""
+        for part in batch.parts:
+            data, entry = self._store.get(part.name)
+            yield from Part.from_bytes(data, entry.name).jobs
+        yield from batch.jobs
+
+    def find(self, batch: Batch, job: str) -> Asked | None:
+        """One job of a batch, or None."""
+        return next((asked for asked in self.jobs(batch) if asked.id == job), None)
+
+    def record(self, name: str, title: str, now: dt.datetime, jobs: Iterable[Asked]) -> Batch:
+        """Add jobs to a batch's record, which is created if need be; returns its head. Raises IdTaken.
+
+        All or none. `jobs` is read more than once, and no more than a part of it is held at a time.
+        """
         while True:
-            known, generation = self._read(batch.name)
-            merged = _merge(known, batch) if known else batch
-            if merged == known:
-                return merged
+            head, generation = self._read(name)
+            known = self._known(head)
+            if head and not self._has_new(name, known, jobs):
+                return head
+            merged = self._grown(head or Batch(name=name, title=title, enqueued_at=now), known, jobs)
             try:
                 self._store.put(
-                    _name(batch.name), merged.to_bytes(), generation=generation, content_type="application/json"
+                    _head_name(name), merged.to_bytes(), generation=generation, content_type="application/json"
                 )
             except Conflict:
-                continue  # somebody else recorded jobs of this batch meanwhile: merge with theirs
+                continue  # somebody else recorded jobs of this batch meanwhile: join theirs
             return merged
 
     def list(self) -> Iterator[Batch]:
-        """All batches, oldest first."""
-        entries = self._store.list(_name("").removesuffix(".json"))
-        batches = [Batch.from_bytes(self._store.get(entry.name)[0], entry.name) for entry in entries]
+        """The heads of all batches, oldest first."""
+        names = [entry.name for entry in self._store.list(_FOLDER) if "/" not in entry.name.removeprefix(_FOLDER)]
+        batches = [Batch.from_bytes(self._store.get(name)[0], name) for name in names]
         return iter(sorted(batches, key=lambda batch: batch.enqueued_at))
+
+    def _known(self, head: Batch | None) -> dict[str, str]:
+        """Fingerprints by id."""
+        return {asked.id: asked.fingerprint for asked in self.jobs(head)} if head else {}
+
+    def _has_new(self, name: str, known: dict[str, str], jobs: Iterable[Asked]) -> bool:
+        """Looks at all of them: raises IdTaken before anything is written."""
+        return sum(_is_new(name, known, asked) for asked in jobs) > 0
+
+    def _grown(self, head: Batch, known: dict[str, str], jobs: Iterable[Asked]) -> Batch:
+        """The head with new jobs in it, and parts put for those that it has no room for."""
+        parts, latest = list(head.parts), list(head.jobs)
+        known = dict(known)
+        for asked in jobs:
+            if _is_new(head.name, known, asked):
+                known[asked.id] = asked.fingerprint
+                latest.append(asked)
+            if len(latest) >= PART_JOBS:
+                parts.append(self._put_part(head.name, latest[:PART_JOBS]))
+                del latest[:PART_JOBS]
+        return head.model_copy(update={"parts": tuple(parts), "jobs": tuple(latest)})
+
+    def _put_part(self, batch: str, jobs: builtins.list[Asked]) -> PartName:
+        data = Part(jobs=tuple(jobs)).to_bytes()
+        name = f"{_FOLDER}{batch}/{hashlib.sha256(data).hexdigest()}.json"
+        with contextlib.suppress(Conflict):  # named by its content: it is ours, from a command that was killed
+            self._store.put(name, data, content_type="application/json")
+        return PartName(name=name, count=len(jobs))
 
     def _read(self, name: str) -> tuple[Batch | None, int]:
         try:
-            data, entry = self._store.get(_name(name))
+            data, entry = self._store.get(_head_name(name))
         except NotFound:
             return None, ABSENT
         return Batch.from_bytes(data, entry.name), entry.generation
 
 
-def _merge(known: Batch, batch: Batch) -> Batch:
-    jobs = {job.id: job for job in known.jobs}
-    for job in batch.jobs:
-        if jobs.setdefault(job.id, job).fingerprint != job.fingerprint:
-            raise IdTaken(
-                f"batch {batch.name} already has a job {job.id} with other content: choose another id or batch"
-            )
-    return known.model_copy(update={"jobs": tuple(jobs.values())})
+def _is_new(batch: str, known: dict[str, str], asked: Asked) -> bool:
+    """Raises IdTaken."""
+    if (fingerprint := known.get(asked.id)) is None:
+        return True
+    if fingerprint != asked.fingerprint:
+        raise IdTaken(f"batch {batch} already has a job {asked.id} with other content: choose another id or batch")
+    return False
 
 
-def _name(name: str) -> str:
-    return f".nightreel/batches/{name}.json"
+def _head_name(name: str) -> str:
+    return f"{_FOLDER}{name}.json"

@@ -9,15 +9,17 @@ from .errors import StoreUnavailable
 from .folder import FolderStore
 
 
-def open_store(url: str) -> Store:
-    """Open the store at an address: a folder's path, which is made if need be, or gs://BUCKET/PREFIX.
+def open_store(url: str, *, make: bool = True) -> Store:
+    """Open the store at an address: a folder's path, or gs://BUCKET/PREFIX.
 
-    Raises StoreUnavailable.
+    A folder that is not there is made, or with `make` False refused. Raises StoreUnavailable.
     """
     if url.startswith("gs://"):
         return _open_bucket(url)
     if "://" in url:
         raise StoreUnavailable(f"cannot open store {url!r}: give a folder, or gs://BUCKET/PREFIX")
+    if not make and not FolderStore.may_be_at(Path(url)):
+        raise StoreUnavailable(f"there is no store at {url}: name one with --store or NIGHTREEL_STORE")
     return FolderStore(Path(url))
 
 

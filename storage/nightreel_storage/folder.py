@@ -53,6 +53,11 @@ class FolderStore:
         with contextlib.suppress(OSError, StoreError):  # a courtesy: a folder that cannot be swept can still be read
             self._sweep()
 
+    @staticmethod
+    def may_be_at(root: Path) -> bool:
+        """Has somebody opened a store in this folder before? True for a file, which nobody can: opening it says why."""
+        return root.is_file() or os.path.lexists(root / _PRIVATE / "objects")
+
     def put(
         self,
         name: str,

@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nightreel_queue.job import Job
+from nightreel_storage.base import Store
 from nightreel_storage.connect import fetch_object
-from nightreel_storage.errors import NotFound, ObjectTooLarge, StoreError, StoreUnavailable
+from nightreel_storage.errors import Damaged, NotFound, ObjectTooLarge, StoreError, StoreUnavailable
+from nightreel_storage.inputs import input_name, input_sha256, is_input
 
 from .errors import Missing, Refused, TooLarge, Unreachable, WebError
 from .web import Web
 
 MB = 1_000_000
+
+_MEND = "enqueue its manifest again, from where the file is, then retry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +48,19 @@ class Input:
 
 
 class Inputs:
-    """Copies the inputs of jobs into their scratch folders."""
+    """Copies the inputs of jobs into their scratch folders. `store` has those that were enqueued with their jobs."""
 
-    def __init__(self, rules: Rules, web: Web) -> None:
+    def __init__(self, rules: Rules, web: Web, store: Store | None = None) -> None:
         self._rules = rules
         self._web = web
+        self._store = store
 
     def check(self, job: Job) -> None:
         """Raises Refused, or Forbidden, when an address must not be asked. Asks nobody."""
         rules = self._rules
         for address, where in job.inputs.items():
+            if is_input(address):
+                continue  # it leads to the store's inputs only
             if address.startswith("gs://"):
                 bucket = address.split("/")[2]
                 if bucket not in rules.buckets:
@@ -84,9 +91,14 @@ class Inputs:
                 self._fetch(address, path, left_s, left_bytes)
             left_bytes -= path.stat().st_size
             found[address] = Input(_sha256(path), path)
+            if is_input(address) and found[address].sha256 != input_sha256(address):
+                raise Missing(f"{where}: the store's {input_name(address)} holds other content: {_MEND}")
         return found
 
     def _fetch(self, address: str, path: Path, limit_s: float, limit_bytes: int) -> None:
+        if is_input(address):
+            self._fetch_own(address, path, limit_bytes)
+            return
         if not address.startswith("gs://"):
             self._web.fetch(address, path, limit_s=limit_s, limit_bytes=limit_bytes)
             return
@@ -97,6 +109,20 @@ class Inputs:
         except ObjectTooLarge as exc:
             raise TooLarge(str(exc)) from exc
         except (StoreError, StoreUnavailable) as exc:  # other jobs may need nothing of this bucket
+            raise Unreachable(str(exc)) from exc
+
+    def _fetch_own(self, address: str, path: Path, limit_bytes: int) -> None:
+        name = input_name(address)
+        try:
+            entry = self._store.head(name) if self._store else None
+            if self._store is None or entry is None:
+                raise Missing(f"the store has no {name}: {_MEND}")
+            if entry.size_bytes > limit_bytes:
+                raise TooLarge(f"{name} has {entry.size_bytes:,} bytes; {limit_bytes:,} are allowed")
+            self._store.fetch(name, path)
+        except NotFound as exc:
+            raise Missing(f"{exc}: {_MEND}") from exc
+        except Damaged as exc:  # a store that cannot be had is the whole run's trouble, not this job's
             raise Unreachable(str(exc)) from exc
 
 

@@ -94,7 +94,7 @@ class Worker:
             settings.listed("input_buckets"), settings.input_https, settings.input_max_mb, settings.input_timeout_s
         )
         web = Web(settings.listed("trusted_hosts"))
-        self._admission = Admission(store, models, settings.model, settings.max_attempts, Inputs(rules, web))
+        self._admission = Admission(store, models, settings.model, settings.max_attempts, Inputs(rules, web, store))
         self._notifier = Notifier.of(settings, web)
         self._attempts, self._keyframes, self._committer = Attempts(store), Keyframes(store), Committer(store)
         self._settler = Settler(store, self.id, settings.max_attempts, settings.retry_delay_s, self._watch)
