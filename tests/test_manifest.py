@@ -248,7 +248,7 @@ jobs:
         jobs = "".join(f"- {{seed: {number}}}\n" for number in range(10))
 
         assert told(f"defaults: {{shots: [{shots}]}}\njobs:\n{jobs}") == [
-            "11: jobs[8]: brings the file to more than 1,000 values, defaults spread out: split it"
+            "11: jobs[8]: brings the file to more than 1,000 values, defaults and vars spread out: split it"
         ]
 
 

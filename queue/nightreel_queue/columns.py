@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import Literal
 
 from .job import Job
 from .problems import forms_at, unknown_field
@@ -71,26 +71,36 @@ def unknown_column(name: str) -> str:
 
 
 def is_pair(path: Path) -> bool:
-    """Does the field take two numbers?"""
-    return any("prefixItems" in form for form in forms_at(path))
+    """Does the field at `path` of a job take two numbers?"""
+    return _kind(path) == "pair"
 
 
-def value_of(path: Path, text: str, decimal_comma: bool) -> Any:
+def value_of(path: Path, text: str, decimal_comma: bool) -> str | int | float | list[int | float]:
     """A cell's text as the field at `path` of a job wants it; left as it is where it is no number.
 
-    Two numbers have a blank between. Returns text, a number, or a list of numbers.
+    Two numbers have a blank between.
     """
+    kind = _kind(path)
+    if kind == "text":
+        return text
+    if kind == "pair":
+        numbers = [_number(part, True, decimal_comma) for part in text.split()]
+        return text if None in numbers else [number for number in numbers if number is not None]
+    number = _number(text, kind == "integer", decimal_comma)
+    return text if number is None else number
+
+
+@lru_cache(maxsize=10_000)
+def _kind(path: Path) -> Literal["text", "pair", "integer", "number"]:
     forms = forms_at(path)
     kinds = {form.get("type") for form in forms}
     if "string" in kinds:
-        return text
-    if is_pair(path):
-        numbers = [_number(part, True, decimal_comma) for part in text.split()]
-        return text if None in numbers else numbers
-    if kinds & {"integer", "number"}:
-        number = _number(text, "integer" in kinds, decimal_comma)
-        return text if number is None else number
-    return text
+        return "text"
+    if any("prefixItems" in form for form in forms):
+        return "pair"
+    if "integer" in kinds:
+        return "integer"
+    return "number" if "number" in kinds else "text"
 
 
 def _number(text: str, whole: bool, decimal_comma: bool) -> int | float | None:

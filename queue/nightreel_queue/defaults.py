@@ -43,9 +43,11 @@ class Defaults:
 
     def size_for(self, job: Tree) -> int:
         """About how many values `apply` gives for a job."""
-        shots = job.child("shots") or (self.job.child("shots") if self.job else None)
+        if self.job is None:
+            return job.size()
+        shots = job.child("shots") or self.job.child("shots")
         count = len(shots.value) if shots and isinstance(shots.value, tuple) else 0
-        return job.size() + (self.job.size() if self.job else 0) + count * (self.shot.size() if self.shot else 0)
+        return job.size() + self.job.size() + count * (self.shot.size() if self.shot else 0)
 
     def probes(self) -> list[Tree]:
         """Jobs that hold nothing but defaults: what is wrong with them is wrong whatever the jobs say."""

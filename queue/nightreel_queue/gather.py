@@ -72,7 +72,7 @@ class _Gatherer:
         if number > MAX_JOBS:
             words = f"brings the file to more than {MAX_JOBS:,} jobs: split it"
         else:
-            words = f"brings the file to more than {MAX_VALUES:,} values, defaults spread out: split it"
+            words = f"brings the file to more than {MAX_VALUES:,} values, defaults and vars spread out: split it"
         self.notes.add(row.tree.line, row.path, words)
 
     def _take(self, row: Row, vars_: Vars | None) -> None:

@@ -61,7 +61,8 @@ class Manifest:
         known: dict[str, Job] = {}
         for job in self.jobs:
             full = job.resolved(model=model, batch="")
-            if known.setdefault(str(full.id), full) != full:
+            first = known.setdefault(str(full.id), full)
+            if first is not full and first != full:
                 raise refusal(f"holds different jobs that come to the id {full.id!r}: give each its own", self.name)
         batch = self.batch or f"{name_from(Path(self.name).stem)}-{_fingerprint(known)}"
         jobs = tuple(job.model_copy(update={"batch": batch}) for job in known.values())

@@ -29,7 +29,10 @@ def _prompt_row(prompt: str, line: int) -> Row:
 
 
 def read_rows(text: str, notes: Notes, separator: str | None = None) -> Form:
-    """A table with a header: each row is a shot; rows with one `job` are one video. Raises InvalidJob."""
+    """A table with a header: each row is a shot; rows with one `job` are one video.
+
+    Raises InvalidJob for a header that is wrong, and while rows are read for quotes that are.
+    """
     table = read_table(text, notes.name, separator)
     header = next(table.records, None)
     if header is None:
@@ -65,6 +68,7 @@ def _columns(header: Record, notes: Notes) -> list[Column | None]:
             notes.add(cell.line, (), unknown_column(name))
     if JOB in names and "id" in names:
         notes.add(header.line, (), "has columns job and id: keep job, which joins rows to one video, or id, one a row")
+    notes.check()  # a wrong header would make every row wrong
     return found
 
 
@@ -89,7 +93,7 @@ class _Reader:
 
     def rows(self, records: Iterator[Record]) -> Iterator[Row]:
         """A job at a time."""
-        names = [each.name if each else "?" for each in self.columns]
+        names = [each.name if each else "" for each in self.columns]
         joins = names.index(JOB) if JOB in names else None
         group: _Group | None = None
         for record in records:
@@ -111,12 +115,13 @@ class _Reader:
         began = self.lines.setdefault(cell.text, record.line)
         if began != record.line and (group is None or group.key != cell.text):
             self.notes.add(cell.line, (JOB,), f"{cell.text!r} began in line {began}: put its rows below each other")
+            return None
         return cell.text
 
     def _add(self, record: Record, group: _Group) -> None:
         shot: dict[Path, Tree] = {}
         for each, cell in zip(self.columns, record.cells, strict=False):
-            if each is None or cell is None:
+            if each is None or cell is None or (each.field == (JOB,) and group.key is None):
                 continue
             leaf = self._leaf(each, cell)
             if leaf is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 MAX_DEPTH = 50
-MAX_VALUES = 2_000_000  # in one file, aliases and defaults spread out; about 100,000 jobs
+MAX_VALUES = 5_000_000  # in one file, aliases, defaults and templates spread out; about 100,000 jobs
 MAX_NUMBER_CHARS = 100
 MOTIONS = ({"zoom", "pan", "rotate", "focus", "ease"}, {"walk"}, {"feedback"})  # fields that tell one from another
 
