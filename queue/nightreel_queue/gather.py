@@ -10,7 +10,7 @@ from .forms import Form, Notes, Row
 from .job import Job
 from .local_files import LocalFiles
 from .problems import check_size, found_words, mistakes_in, validated
-from .templates import Unfilled, Vars, VarsTable, check_id, check_template, filled
+from .templates import Unfilled, Vars, VarsTable, filled, used_in
 from .trees import MAX_VALUES, Tree
 
 MAX_JOBS = 100_000
@@ -64,8 +64,10 @@ class _Gatherer:
         if self.table is None:
             return [None]
         if isinstance(row.tree.value, dict):
-            self.used |= check_template(self.defaults.apply(row.tree), row.path, self.table, self.notes)
-            check_id(row.tree, row.path, self.table, self.notes)
+            used = used_in(self.defaults.apply(row.tree), row.path, self.table, self.notes)
+            if used is None:
+                return []
+            self.used |= used
         return self.table.rows
 
     def _too_many(self, row: Row, number: int) -> None:
@@ -157,8 +159,10 @@ class _Gatherer:
 
     def _probes(self, defaults: Defaults) -> Iterator[Tree]:
         """Jobs of nothing but defaults, filled by the first row of `vars`."""
-        first = next(iter(self.table.rows), None) if self.table else None
+        first = self.table.rows[0] if self.table else None
         for probe in defaults.probes():
+            if self.table and used_in(probe, (), self.table, self.notes) is None:
+                continue
             whole = self._completed(probe, Row(probe), first)
             if whole is not None:
                 yield whole

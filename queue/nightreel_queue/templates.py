@@ -49,19 +49,20 @@ def vars_in(tree: Tree, notes: Notes) -> VarsTable:
     """The table of a list of mappings. What is wrong with it is noted."""
     rows = tree.value if isinstance(tree.value, tuple) else ()
     if not rows:
-        notes.add(tree.line, ("vars",), f"{found_words(tree.plain())}; must be a list of rows, or name a CSV file")
+        found = "is empty" if tree.value == () else found_words(tree.plain())
+        notes.add(tree.line, ("vars",), f"{found}; must be a list of rows, or name a CSV file")
     names: dict[str, None] = {}
-    found = []
+    filling = []
     for number, row in enumerate(rows, 1):
         if isinstance(row.value, dict):
             values = _values(row, number - 1, notes)
             names |= dict.fromkeys(values)
-            found.append(Vars(f"row {number} of vars, line {row.line}", values))
+            filling.append(Vars(f"row {number} of vars, line {row.line}", values))
         else:
             notes.add(
                 row.line, ("vars", number - 1), f"{found_words(row.plain())}; must be a mapping of names to values"
             )
-    return VarsTable(tuple(names), tuple(found), f"{notes.name}:{tree.line}")
+    return VarsTable(tuple(names), tuple(filling), f"{notes.name}:{tree.line}")
 
 
 def _values(row: Tree, index: int, notes: Notes) -> dict[str, Scalar]:
@@ -97,34 +98,36 @@ def _row(record: Record, names: list[str], number: int, table: Table, notes: Not
     return Vars(f"row {number} of {notes.name}, line {record.line}", values, table.decimal_comma)
 
 
-def placeholders(text: str) -> set[str]:
-    """The names in a text's placeholders."""
-    return {name for name, _ in _parts(text) if name is not None}
+def used_in(tree: Tree, prefix: Path, table: VarsTable, notes: Notes) -> set[str] | None:
+    """The columns that a template uses. None when it cannot be filled by any row, with the reason noted:
 
-
-def check_template(tree: Tree, prefix: Path, table: VarsTable, notes: Notes) -> set[str]:
-    """Note placeholders that have no column and braces without their other half; returns the columns that are used."""
-    used = set()
+    placeholders without a column, braces without their other half, an id that would be the same for all rows.
+    """
+    used: set[str] = set()
+    wrong = _has_one_id(tree, prefix, table, notes)
     for path, leaf in _texts(tree, ()):
         line, full = tree.locate(path, prefix)
         try:
-            names = placeholders(str(leaf.value))
+            names = {name for name, _ in _parts(str(leaf.value)) if name is not None}
         except Unfilled as exc:
             notes.add(line, full, str(exc))
+            wrong = True
             continue
         for name in sorted(names - set(table.names)):
             notes.add(line, full, unknown_field(name, list(table.names), "column"))
+            wrong = True
         used |= names
-    return used
+    return None if wrong else used
 
 
-def check_id(tree: Tree, prefix: Path, table: VarsTable, notes: Notes) -> None:
-    """Note an id that would be the same for all rows."""
+def _has_one_id(tree: Tree, prefix: Path, table: VarsTable, notes: Notes) -> bool:
     name = tree.child("id")
-    if name and isinstance(name.value, str) and len(table.rows) > 1 and "{" not in name.value:
-        words = f"names all {len(table.rows)} videos {name.value!r}"
-        example = "{" + table.names[0] + "}"
-        notes.add_at(tree, ("id",), f"{words}: put a placeholder into it, such as {name.value}-{example}", prefix)
+    if name is None or not isinstance(name.value, str) or len(table.rows) == 1 or "{" in name.value:
+        return False
+    words = f"names all {len(table.rows)} videos {name.value!r}"
+    example = "{" + table.names[0] + "}" if table.names else "{name}"
+    notes.add_at(tree, ("id",), f"{words}: put a placeholder into it, such as {name.value}-{example}", prefix)
+    return True
 
 
 def _texts(tree: Tree, path: Path) -> Iterator[tuple[Path, Tree]]:
