@@ -133,3 +133,68 @@ def test_a_record_that_cannot_be_read_is_told_by_its_name(batches: Batches, stor
         list(batches.list())
     with pytest.raises(StoreError, match=complaint):
         record(batches, batch(asked("harbour")))
+
+
+# Batches of thousands
+
+
+def many(count: int, fingerprint: str = "f00d") -> tuple[Asked, ...]:
+    return tuple(asked(f"v{number}", fingerprint) for number in range(count))
+
+
+@pytest.fixture
+def parts_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nightreel_storage.batches.PART_JOBS", 3)
+
+
+@pytest.mark.usefixtures("parts_of_three")
+def test_full_parts_lie_in_objects_of_their_own_and_the_order_stays(batches: Batches, store: Store) -> None:
+    head = record(batches, batch(*many(7)))
+
+    assert (head.count, len(head.jobs), [part.count for part in head.parts]) == (7, 1, [3, 3])
+    assert len(list(store.list(".nightreel/batches/"))) == 3
+    assert tuple(batches.jobs(head)) == many(7)
+    assert batches.find(head, "v4") == asked("v4")
+    assert batches.find(head, "v7") is None
+    # And a part is no batch
+    assert list(batches.list()) == [head]
+
+
+@pytest.mark.usefixtures("parts_of_three")
+def test_jobs_that_join_a_large_batch_are_compared_with_all_of_it(batches: Batches, store: Store) -> None:
+    record(batches, batch(*many(4)))
+
+    grown = record(batches, batch(*many(8)))
+    before = list(store.list())
+
+    assert tuple(batches.jobs(grown)) == many(8)
+    assert record(batches, batch(*many(8))) == grown
+    with pytest.raises(IdTaken, match="a job v0 with other content"):
+        record(batches, batch(asked("new"), asked("v0", "other")))
+    assert list(store.list()) == before
+
+
+@pytest.mark.usefixtures("parts_of_three")
+def test_a_record_of_an_older_version_with_all_jobs_in_its_head_is_read_and_grows(
+    batches: Batches, store: Store
+) -> None:
+    old = {"name": "b", "title": "nightly.yaml", "enqueued_at": NOW.isoformat()}
+    jobs = [each.model_dump(mode="json") for each in many(5)]
+    store.put(".nightreel/batches/b.json", json.dumps(old | {"jobs": jobs}).encode())
+
+    head = batches.read("b")
+    assert head is not None
+    assert (head.count, tuple(batches.jobs(head))) == (5, many(5))
+    assert tuple(batches.jobs(record(batches, batch(*many(6))))) == many(6)
+
+
+@pytest.mark.usefixtures("parts_of_three")
+def test_a_part_that_is_missing_or_cannot_be_read_is_told_by_its_name(batches: Batches, store: Store) -> None:
+    head = record(batches, batch(*many(3)))
+    [part] = head.parts
+    entry = store.head(part.name)
+    assert entry is not None
+    store.put(part.name, b"{}", generation=entry.generation)
+
+    with pytest.raises(StoreError, match=rf"{part.name} cannot be read.*move it away"):
+        list(batches.jobs(head))
