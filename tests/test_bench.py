@@ -183,6 +183,17 @@ def test_a_short_soak_on_both_emulators_ends_every_job_once(tmp_path: Path) -> N
     assert outcome["messages left in the queue"] == outcome["dead letters"] == outcome["processes left"] == "0"
 
 
+@proc
+def test_the_manifest_benchmark_compares_all_forms_and_writes_its_section(tmp_path: Path) -> None:
+    text = quick("manifests", tmp_path)
+
+    assert text.count("<!-- bench:manifests -->") == text.count("<!-- /bench:manifests -->") == 1
+    (rows,) = tables(text).values()
+    assert [row[0] for row in rows[1:]] == [f"200 rows, {form}" for form in ("CSV", "JSONL", "YAML")]
+    assert all(RATIO.fullmatch(row[3]) for row in rows[1:])
+    assert all(int(cell.removesuffix(" MiB")) > 1 for row in rows[1:] for cell in row[4:])
+
+
 def quick(script: str, folder: Path, *flags: str) -> str:
     """Run a benchmark's quick mode on a page that is not there yet; returns the page."""
     docs = folder / "benchmarks.md"

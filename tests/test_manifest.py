@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nightreel_queue import yaml_text
 from nightreel_queue.errors import InvalidJob
 from nightreel_queue.job import Job
-from nightreel_queue.manifest import MAX_FILE_BYTES, Kind, Manifest, from_prompt, load_manifest, parse_manifest
+from nightreel_queue.manifest import KINDS, MAX_FILE_BYTES, Kind, Manifest, from_prompt, load_manifest, parse_manifest
 from nightreel_queue.motions import Feedback, FeedbackMotion, Move, Walk, WalkMotion
 from nightreel_queue.problems import parse_job
 from nightreel_queue.trees import MAX_VALUES
@@ -104,11 +104,12 @@ class TestForms:
 
         assert parse_manifest(row, "m", "jsonl").jobs[0].shots[0].prompt == "one\u2028two\x85three"
 
-    @pytest.mark.parametrize("name", ["nightly.yaml", "storyboard.jsonl"])
+    @pytest.mark.parametrize("name", ["nightly.yaml", "storyboard.jsonl", "films.csv", "greetings.yaml", "prompts.txt"])
     def test_the_examples_are_sound(self, name: str) -> None:
-        manifest = load_manifest(EXAMPLES / name)
+        manifest = load_manifest(EXAMPLES / name, local_files=True)
 
-        assert {job.render.model for job in manifest.jobs} == {"pocket"}
+        assert {job.render.model for job in manifest.jobs} == {None if name == "prompts.txt" else "pocket"}
+        assert manifest.remarks == ()
         assert all(4 <= job.duration_s <= 8 for job in manifest.jobs)
 
 
@@ -705,13 +706,13 @@ def test_any_values_as_defaults_and_jobs_give_a_manifest_or_an_explanation(
     _accepts_or_explains(text, kind)
 
 
-@pytest.mark.parametrize("name", ["broken.yaml", "broken.jsonl"])
+@pytest.mark.parametrize("name", ["broken.yaml", "broken.jsonl", "broken.csv"])
 def test_the_reference_page_shows_what_a_user_would_see(name: str) -> None:
     page = (Path(__file__).parent.parent / "docs/reference/manifest.md").read_text(encoding="utf-8")
     _, source, _, output, *_ = page.split(f"`{name}`,")[1].split("```")
 
     with pytest.raises(InvalidJob) as caught:
-        parse_manifest(source.partition("\n")[2], name, "jsonl" if name.endswith("jsonl") else "yaml")
+        parse_manifest(source.partition("\n")[2], name, KINDS[Path(name).suffix])
 
     assert str(caught.value) == output.removeprefix("text\n").strip()
 
@@ -724,3 +725,41 @@ def test_the_manifests_of_the_reference_page_are_sound(index: int) -> None:
     manifest = parse_manifest(source, "page", "jsonl" if form == "json" else "yaml")
 
     assert (manifest.batch, [job.id for job in manifest.jobs]) == ("tuesday", ["harbour", "hills"])
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind", "ids"),
+    [
+        ("Tables", "csv", ["harbour", "hills"]),
+        (
+            "Lists",
+            "txt",
+            ["a-yellow-sun-over-a-calm-sea-by-day-d7f2bb15", "a-red-sun-over-blue-hills-at-sunset-4921d045"],
+        ),
+        ("Templates", "yaml", ["Zoe-Sons", "Acme"]),
+    ],
+)
+def test_the_other_manifests_of_the_reference_page_are_sound(heading: str, kind: Kind, ids: list[str]) -> None:
+    page = (Path(__file__).parent.parent / "docs/reference/manifest.md").read_text(encoding="utf-8")
+    source = page.split(f"\n## {heading}\n")[1].split("```")[1].partition("\n")[2]
+
+    manifest = parse_manifest(source, "page", kind)
+
+    assert [job.id for job in manifest.jobs] == ids
+    assert manifest.remarks == ()
+
+
+def test_the_tables_and_the_storyboard_of_the_spreadsheet_page_are_sound(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs/how-to/spreadsheet.md").read_text(encoding="utf-8")
+    tables = [part.split("\n\n")[0].splitlines() for part in page.split("\n\n|")[1:]]
+    for name, lines in zip(("films.csv", "clients.csv"), tables, strict=True):
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not line.startswith("|---")]
+        (tmp_path / name).write_text("\n".join(map(",".join, rows)), encoding="utf-8")
+    (tmp_path / "greetings.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+
+    films = load_manifest(tmp_path / "films.csv")
+    greetings = load_manifest(tmp_path / "greetings.yaml", local_files=True)
+
+    assert [(job.id, len(job.shots)) for job in films.jobs] == [("harbour", 2), ("hills", 1)]
+    assert [job.id for job in greetings.jobs] == ["greeting-Acme", "greeting-Zoe-Sons"]
+    assert films.remarks == greetings.remarks == ()

@@ -183,6 +183,10 @@ MANIFESTS: list[tuple[Any, bool]] = [
     ({"jobs": [{"shots": ["x"]}], "defaults": {"shot": {"transition": {}}}}, False),
     ({"jobs": [{"shots": ["x"]}], "defaults": {"shot": {"promt": "x"}}}, False),
     ({"jobs": []}, False),
+    ({"vars": [{"a": 1}], "id": "film-{a}", "seed": "{a}", "shots": ["{a}"]}, True),
+    ({"vars": [{"a": 1}], "defaults": {"seed": "{a}"}, "jobs": [{"shots": ["{a}"]}]}, True),
+    ({"vars": [], "shots": ["x"]}, False),
+    ({"vars": 5, "jobs": [{"shots": ["x"]}]}, False),
     ({}, False),
 ]
 

@@ -270,6 +270,12 @@ class TestPrompts:
             "2: is 'yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy…' (8001 characters); must be text of 1 to 8000 characters"
         ]
 
+    def test_a_table_that_calls_itself_a_list_is_told(self) -> None:
+        """Excel's Unicode text ends in .txt."""
+        assert told("prompt\tseed\n", "txt") == [
+            "1: holds a tab, as a table's rows do: call a table .tsv, or write a blank instead"
+        ]
+
     def test_a_list_of_remarks_holds_no_jobs(self) -> None:
         assert told("# x\n\n", "txt") == [" holds no jobs"]
 

@@ -65,9 +65,10 @@ def submit(manifest: Manifest, settings: Settings, store: Store) -> Manifest:
     _check_models(batch.jobs, settings)
     _check_reach(manifest, settings)
     _keep_files(manifest, store)
-    Batches(store).record(batch.batch, batch.name, utc_now(), _Requests(batch.jobs))
+    messages = [Message.of(job) for job in batch.jobs]
+    Batches(store).record(batch.batch, batch.name, utc_now(), _Requests(batch.jobs, messages))
     with contextlib.closing(open_queue(settings.queue_url)) as queue:
-        queue.publish([Message.of(job) for job in batch.jobs])
+        queue.publish(messages)
     return batch
 
 
@@ -76,11 +77,12 @@ class _Requests:
     """Jobs as a batch's record has them, one at a time."""
 
     jobs: Sequence[Job]
+    messages: Sequence[Message]
 
     def __iter__(self) -> Iterator[Asked]:
-        for job in self.jobs:
-            message = job.to_json()
-            yield Asked(id=job.id or "", fingerprint=job.fingerprint, duration_s=job.duration_s, message=message)
+        for job, message in zip(self.jobs, self.messages, strict=True):
+            text = message.body.decode()
+            yield Asked(id=job.id or "", fingerprint=job.fingerprint, duration_s=job.duration_s, message=text)
 
 
 def _check_reach(manifest: Manifest, settings: Settings) -> None:

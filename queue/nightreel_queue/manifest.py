@@ -138,7 +138,7 @@ def _form(text: str, name: str, kind: Kind, notes: Notes) -> Form:
         case "csv" | "tsv":
             return read_rows(text, notes, SEPARATORS[f".{kind}"])
         case "txt":
-            return read_prompts(text)
+            return read_prompts(text, notes)
     return read_document(text, name, read_yaml if kind == "yaml" else read_json, notes)
 
 

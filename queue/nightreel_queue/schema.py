@@ -69,7 +69,31 @@ def manifest_schema() -> Schema:
     many = _mapping(top | {"defaults": {"$ref": "#/$defs/Defaults"}, "jobs": jobs}, "Many videos.", "jobs")
     one = _mapping(properties | top, "One video.", "shots")
     head = {"$schema": DIALECT, "$id": "urn:nightreel:manifest:1", "title": "Nightreel manifest"}
-    return head | {"description": "A file of jobs with shared defaults.", "oneOf": [many, one], "$defs": parts}
+    forms = [many, one, _templates(top)]
+    whole: Schema = head | {"description": "A file of jobs with shared defaults.", "oneOf": forms, "$defs": parts}
+    _allow_paths(whole)
+    return whole
+
+
+def _templates(top: Schema) -> Schema:
+    """With `vars` any field may hold a placeholder: what it must be shows when that is filled."""
+    row = {"type": "object", "description": "Texts and numbers by the names of the placeholders."}
+    rows = {"anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "minItems": 1, "items": row}]}
+    template = {"type": "object", "description": "A job whose texts may hold {placeholders}."}
+    properties = top | {
+        "vars": rows | {"description": "Rows that fill the placeholders, or the path of a CSV file that has them."},
+        "defaults": {"type": "object"},
+        "jobs": {"type": "array", "minItems": 1, "items": template},
+    }
+    return {"type": "object", "description": "One video for each row.", "properties": properties, "required": ["vars"]}
+
+
+def _allow_paths(node: Any) -> None:
+    """A manifest may name a file where a job has an address."""
+    for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _allow_paths(item)
+    if isinstance(node, dict) and "input:sha256:" in str(node.get("pattern", "")):
+        del node["pattern"]
 
 
 def _default_fields(properties: Schema, shot: Schema) -> Schema:

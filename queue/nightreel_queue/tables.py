@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -14,14 +15,16 @@ from .table_text import Cell, Record, read_table
 from .trees import Path, Tree
 
 
-def read_prompts(text: str) -> Form:
+def read_prompts(text: str, notes: Notes) -> Form:
     """A list of prompts: one a line, each a video called after its words. Lines that begin with # are remarks."""
-    lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
-    return Form("", None, (_prompt_row(line, number) for number, line in lines if line and not line.startswith("#")))
+    lines = ((number, line.strip()) for number, line in enumerate(io.StringIO(text, newline=None), 1))
+    return Form("", None, (_prompt_row(line, number, notes) for number, line in lines if line and line[0] != "#"))
 
 
-def _prompt_row(prompt: str, line: int) -> Row:
+def _prompt_row(prompt: str, line: int, notes: Notes) -> Row:
     """The id has a hash of the prompt at its end, so that it stays the same whatever the other lines say."""
+    if "\t" in prompt:
+        notes.add(line, (), "holds a tab, as a table's rows do: call a table .tsv, or write a blank instead")
     digest = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:FINGERPRINT_CHARS]
     name = Tree(f"{name_from(prompt, 'video')}-{digest}", line, ())
     shot = Tree({"prompt": Tree(prompt, line, ())}, line, ())
