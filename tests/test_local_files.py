@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,7 @@ def problems_of(folder: Path, manifest: str, **options: Any) -> list[str]:
         ("empty.png", "is not a PNG, JPEG or WebP picture: save it as one"),
         ("large.png", "has 2 MB; 1 are allowed: make it smaller"),
         ("a\\0b.png", "cannot be read"),
+        ("pipe", "is no ordinary file: name one"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_picture_is_told_with_its_place_and_path(
@@ -127,6 +129,7 @@ def test_a_file_that_is_no_picture_is_told_with_its_place_and_path(
     write_pictures(tmp_path)
     (tmp_path / "note.png").write_text("hello")
     (tmp_path / "empty.png").touch()
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "large.png").write_bytes(picture() + bytes(2_000_000))
 
     (problem,) = problems_of(tmp_path, f'shots:\n- x\n- image: "{path}"\n', local_files=True)

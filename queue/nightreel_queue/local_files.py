@@ -65,10 +65,12 @@ class LocalFiles:
         return known
 
     def _look(self, text: str, picture: bool) -> str | _Unusable:
-        path = self.folder / FilePath(text).expanduser()
+        path = self.folder / text
         try:
             if path.is_dir():
                 return _Unusable(f"{path} is a folder: name a file")
+            if not path.is_file() and path.exists():
+                return _Unusable(f"{path} is no ordinary file: name one")
             size_mb = path.stat().st_size / 1e6
             if size_mb > MAX_FILE_MB:
                 return _Unusable(f"{path} has {size_mb:,.0f} MB; {MAX_FILE_MB:g} are allowed: make it smaller")

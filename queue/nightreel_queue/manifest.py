@@ -152,7 +152,7 @@ def _vars(tree: Tree, files: LocalFiles | None, notes: Notes) -> tuple[VarsTable
     if files is None:
         words = "names a file, and this manifest may name none of this machine: write the rows here"
         raise InvalidJob([Problem(words, "vars", where)])
-    path = files.folder / Path(tree.value).expanduser()
+    path = files.folder / tree.value
     if path.suffix.lower() not in SEPARATORS:
         raise InvalidJob([Problem(f"{found_words(tree.value)}; must be a .csv or .tsv file, or rows", "vars", where)])
     try:
