@@ -66,7 +66,7 @@ def submit(manifest: Manifest, settings: Settings, store: Store) -> Manifest:
     _check_reach(manifest, settings)
     _keep_files(manifest, store)
     messages = [Message.of(job) for job in batch.jobs]
-    Batches(store).record(batch.batch, batch.name, utc_now(), _Requests(batch.jobs, messages))
+    Batches(store).record(batch.batch, batch.name, utc_now(), _Requests(batch, messages))
     with contextlib.closing(open_queue(settings.queue_url)) as queue:
         queue.publish(messages)
     return batch
@@ -76,13 +76,14 @@ def submit(manifest: Manifest, settings: Settings, store: Store) -> Manifest:
 class _Requests:
     """Jobs as a batch's record has them, one at a time."""
 
-    jobs: Sequence[Job]
+    batch: Manifest
     messages: Sequence[Message]
 
     def __iter__(self) -> Iterator[Asked]:
-        for job, message in zip(self.jobs, self.messages, strict=True):
-            text = message.body.decode()
-            yield Asked(id=job.id or "", fingerprint=job.fingerprint, duration_s=job.duration_s, message=text)
+        fingerprints = self.batch.fingerprints
+        for job, message in zip(self.batch.jobs, self.messages, strict=True):
+            name, text = str(job.id), message.body.decode()
+            yield Asked(id=name, fingerprint=fingerprints[name], duration_s=job.duration_s, message=text)
 
 
 def _check_reach(manifest: Manifest, settings: Settings) -> None:

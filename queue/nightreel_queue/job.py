@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -279,9 +280,15 @@ class Job(Strict):
 
     def resolved(self, *, model: str, batch: str) -> Self:
         """This job with its model, batch and id written into it, as a queue carries it."""
-        render = self.render.model_copy(update={"model": self.render.model or model})
+        render = self.render if self.render.model else _with_model(self.render, model)
         job = self.model_copy(update={"render": render, "batch": self.batch or batch})
-        return job.model_copy(update={"id": job.id or job.fingerprint[:16]})
+        return job if job.id else job.model_copy(update={"id": job.fingerprint[:16]})
+
+
+@lru_cache(maxsize=256)
+def _with_model(render: Render, model: str) -> Render:
+    """Shared by all jobs of a manifest that say the same."""
+    return render.model_copy(update={"model": model})
 
 
 def canonical(value: Any) -> str:

@@ -49,6 +49,8 @@ class Manifest:
     """Jobs left out because the same one came before."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """Local files that the jobs name by content, by address: they must be in the store before the jobs are published."""
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    """Of the jobs, by id, once they are `resolved`."""
     remarks: tuple[str, ...] = ()
     """What is no mistake, and yet worth a look; each begins with the file's name."""
 
@@ -64,13 +66,15 @@ class Manifest:
             first = known.setdefault(str(full.id), full)
             if first is not full and first != full:
                 raise refusal(f"holds different jobs that come to the id {full.id!r}: give each its own", self.name)
-        batch = self.batch or f"{name_from(Path(self.name).stem)}-{_fingerprint(known)}"
+        fingerprints = {name: job.fingerprint for name, job in known.items()}
+        batch = self.batch or f"{name_from(Path(self.name).stem)}-{_fingerprint(fingerprints)}"
         jobs = tuple(job.model_copy(update={"batch": batch}) for job in known.values())
-        return replace(self, batch=batch, jobs=jobs, repeated=self.repeated + len(self.jobs) - len(jobs))
+        repeated = self.repeated + len(self.jobs) - len(jobs)
+        return replace(self, batch=batch, jobs=jobs, repeated=repeated, fingerprints=fingerprints)
 
 
-def _fingerprint(jobs: dict[str, Job]) -> str:
-    lines = sorted(f"{name} {job.fingerprint}\n" for name, job in jobs.items())
+def _fingerprint(jobs: Mapping[str, str]) -> str:
+    lines = sorted(f"{name} {fingerprint}\n" for name, fingerprint in jobs.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:FINGERPRINT_CHARS]
 
 
@@ -128,7 +132,7 @@ def parse_manifest(text: str, name: str, kind: Kind, *, files: LocalFiles | None
         raise refusal("holds no jobs", name)
     unused = (f"{table.place}: no placeholder uses {each!r}" for each in found.unused) if table else ()
     named = files.found if files else {}
-    return Manifest(name, form.batch, found.jobs, found.repeated, named, (*remarks, *unused))
+    return Manifest(name, form.batch, found.jobs, found.repeated, named, remarks=(*remarks, *unused))
 
 
 def _form(text: str, name: str, kind: Kind, notes: Notes) -> Form:
