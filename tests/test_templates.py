@@ -76,6 +76,14 @@ shots: [{prompt: "{word}", duration: "{at}", motion: {zoom: "{zoom}"}}, {prompt:
     )
 
 
+def test_a_default_number_may_be_a_placeholder_too() -> None:
+    manifest = from_yaml(
+        f"{VARS}defaults: {{seed: '{{n}}', shot: {{duration: '{{n}}'}}}}\njobs: [{{shots: ['{{client}}']}}]"
+    )
+
+    assert [(each.seed, each.shots[0].duration) for each in manifest.jobs] == [(3, 3.0), (4, 4.0)]
+
+
 def test_braces_are_written_twice() -> None:
     assert from_yaml(VARS + "shots: ['{{{client}}} {{x}}']").jobs[0].shots[0].prompt == "{Acme} {x}"
 
