@@ -1,0 +1,89 @@
+"""A stranger's sound file -> the sound of one film: AAC of exactly its length, to be put beside the pictures as it is.
+
+Two runs of ffmpeg. The first decodes what a stranger gave us, held on a short leash: it opens this one file, no playlist
+and nothing that is named in it, knows a few formats and decoders only, and ends within its time. The second one mixes and
+encodes what the first has made.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from nightreel_queue.audio import Audio
+
+from .encode import QUIET, SAMPLE_RATE, complaints, ffmpeg, samples_of
+from .errors import EncoderFailed, PipelineError
+
+BITRATE = "192k"
+LIMIT_S = 120.0  # for each run; an hour of MP3 decodes in a few seconds
+DAMAGED = 0.02  # of a file: more than that must decode. Odd tags between the frames of an MP3 are usual, and harmless
+LARGEST_BLOCK = 2**28  # bytes that a decoder may ask for at once
+FORMATS = "wav,mp3,flac,ogg,mov,aac"  # mov: M4A too
+DECODERS = (
+    "pcm_u8,pcm_s16le,pcm_s24le,pcm_s32le,pcm_f32le,pcm_f64le,mp3,mp3float,flac,vorbis,libvorbis,opus,libopus,aac,alac"
+)
+STEREO = ("-f", "s16le", "-ar", str(SAMPLE_RATE), "-ac", "2")
+BYTES_PER_SAMPLE = 4  # of STEREO
+
+
+class BadSound(PipelineError):
+    """Raised when a file is no sound that can be used; continues a sentence that begins with its address."""
+
+
+def prepare(given: Path, sound: Path, audio: Audio, *, frames: int, fps: int) -> None:
+    """Write `sound`, an MP4 of AAC in 48 kHz stereo, for a film of `frames`. Raises BadSound, EncoderFailed, OSError."""
+    wanted = samples_of(frames, fps)
+    raw = sound.with_suffix(".pcm")
+    try:
+        _decode(given, raw, audio, wanted)
+        found = raw.stat().st_size // BYTES_PER_SAMPLE
+        if not found:
+            after = f" after {audio.start:g} s: lower audio.start" if audio.start else ": export it again"
+            raise BadSound(f"has no sound{after}")
+        _encode(raw, sound, audio, wanted if audio.loop else min(found, wanted), wanted)
+    finally:
+        raw.unlink(missing_ok=True)
+
+
+def _decode(given: Path, raw: Path, audio: Audio, wanted: int) -> None:
+    """What is heard of a file, made louder: at most `wanted` samples. Cover pictures are left out."""
+    leash = ("-protocol_whitelist", "file,pipe", "-format_whitelist", FORMATS, "-codec_whitelist", DECODERS)
+    limits = ("-max_alloc", str(LARGEST_BLOCK), "-max_error_rate", str(DAMAGED))
+    first = round(audio.start * SAMPLE_RATE)
+    chosen = f"asetpts=N/SR/TB,atrim=start_sample={first}:end_sample={first + wanted},asetpts=N/SR/TB"
+    filters = f"aresample={SAMPLE_RATE},{chosen},volume={audio.gain_db}dB:precision=float"
+    code, said = _run(*limits, *leash, "-i", f"file:{given}", "-map", "0:a:0", "-af", filters, *STEREO, f"file:{raw}")
+    if code is None:
+        raise BadSound(f"takes more than {LIMIT_S:g} s to decode: export it again")
+    if code != 0:
+        why = next(iter(said), f"ffmpeg ended with code {code}").replace(str(given), "the file")
+        raise BadSound(f"is not a whole WAV, MP3, FLAC, Ogg, M4A or AAC file ({why}): export it again")
+
+
+def _encode(raw: Path, sound: Path, audio: Audio, heard: int, wanted: int) -> None:
+    """Repeat or fill up with silence to `wanted` samples, and fade; `heard` of them are sound."""
+    again = ("-stream_loop", "-1") if audio.loop else ()
+    filters = [f"atrim=end_sample={heard}"]
+    if rising := round(audio.fade_in * SAMPLE_RATE):
+        filters.append(f"afade=t=in:ns={rising}")
+    if falling := round(audio.fade_out_s(heard / SAMPLE_RATE) * SAMPLE_RATE):
+        filters.append(f"afade=t=out:ss={heard - falling}:ns={falling}")
+    filters.append(f"apad=whole_len={wanted}")
+    same = ("-map_metadata", "-1", "-fflags", "+bitexact", "-flags:a", "+bitexact")
+    aac = ("-af", ",".join(filters), "-c:a", "aac", "-b:a", BITRATE, *same, "-f", "mp4")
+    code, said = _run(*again, *STEREO, "-i", f"file:{raw}", *aac, f"file:{sound}")
+    if code != 0:
+        raise EncoderFailed(f"ffmpeg could not encode the sound: {'; '.join(said) or f'code {code}'}")
+
+
+def _run(*arguments: str) -> tuple[int | None, list[str]]:
+    """How an ffmpeg ended, None when it took too long, and its complaints. Raises EncoderFailed when it was killed."""
+    command = (ffmpeg(), *QUIET, "-y", *arguments)
+    try:
+        run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return None, []
+    if run.returncode < 0:
+        raise EncoderFailed(f"ffmpeg was ended by signal {-run.returncode} while it made the sound")
+    return run.returncode, complaints(run.stderr)
