@@ -501,13 +501,13 @@ REFUSED: list[tuple[str, Any, str, str]] = [
         "a slide aslant",
         {**MINIMAL, "transition": {"type": "slide", "direction": "upwards"}},
         "transition.direction",
-        "is 'upwards'; must be left, right, up or down; did you mean 'up'?",
+        "is 'upwards'; must be one of left, right, up, down",
     ),
     (
         "an audio that names nothing",
         {**MINIMAL, "audio": {}},
         "audio.uri",
-        "is missing",
+        "is missing; must be an address: gs://BUCKET/NAME or https://..., at most 2000 characters",
     ),
     (
         "an audio from this machine",
@@ -520,6 +520,12 @@ REFUSED: list[tuple[str, Any, str, str]] = [
         {**MINIMAL, "audio": {"uri": "gs://sounds/x.mp3", "fade_in": 5}},
         "audio.fade_in",
         "5 s is longer than the video (4 s): shorten it",
+    ),
+    (
+        "a loop in words",
+        {**MINIMAL, "audio": {"uri": "gs://sounds/x.mp3", "loop": "yes"}},
+        "audio.loop",
+        "is 'yes'; must be true or false",
     ),
     (
         "a deafening audio",

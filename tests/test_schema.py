@@ -39,7 +39,7 @@ EVERY_FIELD: dict[str, Any] = {
         },
     ],
     "transition": {"type": "slide", "duration": 0.5, "direction": "up"},
-    "audio": {"uri": "gs://s/x.mp3", "gain_db": -3, "start": 1, "loop": True, "fade_in": 1, "fade_out": 2},
+    "audio": {"uri": "gs://sounds/x.mp3", "gain_db": -3, "start": 1, "loop": True, "fade_in": 1, "fade_out": 2},
     "priority": "urgent",
     "notify": {"topic": "results", "webhook": "https://example.com/hook"},
     "labels": {"a": "b"},
@@ -72,7 +72,9 @@ TYPES: dict[str, Any] = {"object": dict, "array": list, "string": str, "integer"
 def _is(value: Any, kind: str) -> bool:
     if kind == "null":
         return value is None
-    return isinstance(value, bool) if kind == "boolean" else isinstance(value, TYPES[kind]) and not isinstance(value, bool)
+    return (
+        isinstance(value, bool) if kind == "boolean" else isinstance(value, TYPES[kind]) and not isinstance(value, bool)
+    )
 
 
 def _items_fit(value: Any, node: dict[str, Any], root: dict[str, Any]) -> bool:
@@ -163,8 +165,8 @@ def test_the_job_of_every_field_has_every_field() -> None:
         {"transition": {"type": "slide", "direction": "in"}},
         {"audio": {}},
         {"audio": {"uri": "song.mp3"}},
-        {"audio": {"uri": "gs://s/x.mp3", "loop": 1}},
-        {"audio": {"uri": "gs://s/x.mp3", "fade_out": -1}},
+        {"audio": {"uri": "gs://sounds/x.mp3", "loop": 1}},
+        {"audio": {"uri": "gs://sounds/x.mp3", "fade_out": -1}},
         {"labels": {"A": "x"}},
         {"labels": {f"a{number}": "x" for number in range(33)}},
         {"priority": "high"},

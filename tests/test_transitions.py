@@ -168,9 +168,9 @@ def test_both_pictures_slide_together_by_fractions_of_a_pixel(direction: Directi
         leaving = centroid(slide(dot(*middle), nothing, float(share), direction))
         coming = centroid(slide(nothing, dot(*middle), float(1 - share), direction))
 
-        # Then each dot is where it should be, to a fiftieth of a pixel
-        assert leaving == pytest.approx(middle + way * size * share, abs=0.02)
-        assert coming == pytest.approx(middle - way * size * share, abs=0.02)
+        # Then each dot is where it should be, to a twentieth of a pixel
+        assert leaving == pytest.approx(middle + way * size * share, abs=0.05)
+        assert coming == pytest.approx(middle - way * size * share, abs=0.05)
 
 
 def test_a_slide_leaves_no_gap_between_the_two() -> None:

@@ -8,6 +8,7 @@ encodes what the first has made.
 from __future__ import annotations
 
 import subprocess
+import wave
 from pathlib import Path
 
 from nightreel_queue.audio import Audio
@@ -23,8 +24,7 @@ FORMATS = "wav,mp3,flac,ogg,mov,aac"  # mov: M4A too
 DECODERS = (
     "pcm_u8,pcm_s16le,pcm_s24le,pcm_s32le,pcm_f32le,pcm_f64le,mp3,mp3float,flac,vorbis,libvorbis,opus,libopus,aac,alac"
 )
-STEREO = ("-f", "s16le", "-ar", str(SAMPLE_RATE), "-ac", "2")
-BYTES_PER_SAMPLE = 4  # of STEREO
+TWICE = "pan=stereo|c0=c0|c1=c0"  # one channel is heard on both sides as loud as it is; ffmpeg's own way is 3 dB softer
 
 
 class BadSound(PipelineError):
@@ -34,26 +34,29 @@ class BadSound(PipelineError):
 def prepare(given: Path, sound: Path, audio: Audio, *, frames: int, fps: int) -> None:
     """Write `sound`, an MP4 of AAC in 48 kHz stereo, for a film of `frames`. Raises BadSound, EncoderFailed, OSError."""
     wanted = samples_of(frames, fps)
-    raw = sound.with_suffix(".pcm")
+    raw = sound.with_suffix(".wav")
     try:
         _decode(given, raw, audio, wanted)
-        found = raw.stat().st_size // BYTES_PER_SAMPLE
+        with wave.open(str(raw)) as decoded:
+            found, channels = decoded.getnframes(), decoded.getnchannels()
         if not found:
             after = f" after {audio.start:g} s: lower audio.start" if audio.start else ": export it again"
             raise BadSound(f"has no sound{after}")
-        _encode(raw, sound, audio, wanted if audio.loop else min(found, wanted), wanted)
+        heard = wanted if audio.loop else min(found, wanted)
+        _encode(raw, sound, audio, TWICE if channels == 1 else "", heard, wanted)
     finally:
         raw.unlink(missing_ok=True)
 
 
 def _decode(given: Path, raw: Path, audio: Audio, wanted: int) -> None:
-    """What is heard of a file, made louder: at most `wanted` samples. Cover pictures are left out."""
+    """What is heard of a file, made louder, in one channel or two: at most `wanted` samples. Pictures are left out."""
     leash = ("-protocol_whitelist", "file,pipe", "-format_whitelist", FORMATS, "-codec_whitelist", DECODERS)
     limits = ("-max_alloc", str(LARGEST_BLOCK), "-max_error_rate", str(DAMAGED))
     first = round(audio.start * SAMPLE_RATE)
     chosen = f"asetpts=N/SR/TB,atrim=start_sample={first}:end_sample={first + wanted},asetpts=N/SR/TB"
-    filters = f"aresample={SAMPLE_RATE},{chosen},volume={audio.gain_db}dB:precision=float"
-    code, said = _run(*limits, *leash, "-i", f"file:{given}", "-map", "0:a:0", "-af", filters, *STEREO, f"file:{raw}")
+    louder = f"volume={audio.gain_db}dB:precision=float,aformat=channel_layouts=mono|stereo"
+    filters = ("-map", "0:a:0", "-af", f"aresample={SAMPLE_RATE},{chosen},{louder}", "-c:a", "pcm_s16le", "-f", "wav")
+    code, said = _run(*limits, *leash, "-i", f"file:{given}", *filters, f"file:{raw}")
     if code is None:
         raise BadSound(f"takes more than {LIMIT_S:g} s to decode: export it again")
     if code != 0:
@@ -61,10 +64,10 @@ def _decode(given: Path, raw: Path, audio: Audio, wanted: int) -> None:
         raise BadSound(f"is not a whole WAV, MP3, FLAC, Ogg, M4A or AAC file ({why}): export it again")
 
 
-def _encode(raw: Path, sound: Path, audio: Audio, heard: int, wanted: int) -> None:
+def _encode(raw: Path, sound: Path, audio: Audio, mixing: str, heard: int, wanted: int) -> None:
     """Repeat or fill up with silence to `wanted` samples, and fade; `heard` of them are sound."""
     again = ("-stream_loop", "-1") if audio.loop else ()
-    filters = [f"atrim=end_sample={heard}"]
+    filters = [f"atrim=end_sample={heard}", *filter(None, [mixing])]
     if rising := round(audio.fade_in * SAMPLE_RATE):
         filters.append(f"afade=t=in:ns={rising}")
     if falling := round(audio.fade_out_s(heard / SAMPLE_RATE) * SAMPLE_RATE):
@@ -72,7 +75,7 @@ def _encode(raw: Path, sound: Path, audio: Audio, heard: int, wanted: int) -> No
     filters.append(f"apad=whole_len={wanted}")
     same = ("-map_metadata", "-1", "-fflags", "+bitexact", "-flags:a", "+bitexact")
     aac = ("-af", ",".join(filters), "-c:a", "aac", "-b:a", BITRATE, *same, "-f", "mp4")
-    code, said = _run(*again, *STEREO, "-i", f"file:{raw}", *aac, f"file:{sound}")
+    code, said = _run(*again, "-i", f"file:{raw}", *aac, f"file:{sound}")
     if code != 0:
         raise EncoderFailed(f"ffmpeg could not encode the sound: {'; '.join(said) or f'code {code}'}")
 
