@@ -171,7 +171,8 @@ def onsets(wave: Wave) -> Wave:
     """Seconds at which something is heard after silence."""
     loud = np.flatnonzero(np.abs(wave[:, 0]) > 0.3)
     first = np.concatenate([[True], np.diff(loud) > 4800])
-    return (loud[first] / SAMPLE_RATE).astype(np.float32)
+    seconds: Wave = (loud[first] / SAMPLE_RATE).astype(np.float32)
+    return seconds
 
 
 def test_start_leaves_out_the_begin_of_the_file(tmp_path: Path) -> None:
