@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -396,3 +397,19 @@ def test_an_ffmpeg_that_is_killed_says_nothing_about_the_file(tmp_path: Path, mo
 
     with pytest.raises(EncoderFailed, match="signal 9"):
         prepare(tmp_path / "given", tmp_path / "sound.m4a", Audio(uri=ADDRESS), frames=FRAMES, fps=FPS)
+
+
+def test_an_ffmpeg_that_complains_without_end_fills_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given one that says 20 MB and then fails
+    babbling = tmp_path / "ffmpeg"
+    babbling.write_text("#!/bin/sh\ntrap '' PIPE\nyes 'this will not do' | head -c 20000000 >&2\nexit 1\n")
+    babbling.chmod(0o755)
+    monkeypatch.setattr(sounds, "ffmpeg", lambda: str(babbling))
+
+    # When it is asked for a sound, then its first words are told, and not much more is kept
+    tracemalloc.start()
+    with pytest.raises(BadSound, match="this will not do"):
+        prepare(tmp_path / "given", tmp_path / "sound.m4a", Audio(uri=ADDRESS), frames=FRAMES, fps=FPS)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 5_000_000

@@ -8,6 +8,7 @@ encodes what the first has made.
 from __future__ import annotations
 
 import subprocess
+import threading
 import wave
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from .errors import EncoderFailed, PipelineError
 BITRATE = "192k"
 LIMIT_S = 120.0  # for each run; an hour of MP3 decodes in a few seconds
 DAMAGED = 0.02  # of a file: more than that must decode. Odd tags between the frames of an MP3 are usual, and harmless
+SAID_BYTES = 65536  # of complaints that are read: a hostile file may cause gigabytes
 LARGEST_BLOCK = 2**28  # bytes that a decoder may ask for at once
 FORMATS = "wav,mp3,flac,ogg,mov,aac"  # mov: M4A too
 DECODERS = (
@@ -83,10 +85,20 @@ def _encode(raw: Path, sound: Path, audio: Audio, mixing: str, heard: int, wante
 def _run(*arguments: str) -> tuple[int | None, list[str]]:
     """How an ffmpeg ended, None when it took too long, and its complaints. Raises EncoderFailed when it was killed."""
     command = (ffmpeg(), *QUIET, "-y", *arguments)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    too_long = threading.Timer(LIMIT_S, process.kill)
+    too_long.start()
     try:
-        run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return None, []
-    if run.returncode < 0:
-        raise EncoderFailed(f"ffmpeg was ended by signal {-run.returncode} while it made the sound")
-    return run.returncode, complaints(run.stderr)
+        assert process.stderr is not None
+        with process.stderr:
+            said = process.stderr.read(SAID_BYTES)
+        code = process.wait()
+        if too_long.finished.is_set():
+            return None, []
+    finally:
+        too_long.cancel()
+        process.kill()
+        process.wait()
+    if code < 0:
+        raise EncoderFailed(f"ffmpeg was ended by signal {-code} while it made the sound")
+    return code, complaints(said)

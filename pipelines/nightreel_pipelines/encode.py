@@ -49,8 +49,8 @@ def ffmpeg() -> str:
 class Encoder:
     """One ffmpeg that turns raw frames into a video file: H.264, yuv420p, BT.709, its index in front.
 
-    Equal frames and equal sounds give equal files on one machine. ffmpeg stays in the caller's process group and ends with it. As a
-    context it finishes the file, or aborts it when the body raises.
+    Equal frames and sounds give equal files on one machine. ffmpeg stays in the caller's process group and ends with it.
+    As a context it finishes the file, or aborts it when the body raises.
     """
 
     def __init__(
@@ -194,19 +194,8 @@ def _decode(video: Path, poster_frame: int, poster: Path, timeout_s: float) -> I
     """The lines of ffmpeg's framehash report of the video's streams; its first error ends it."""
     poster.unlink(missing_ok=True)
     strict = ("-xerror", "-err_detect", "explode")
-    hashes = (
-        "-map",
-        "0:v:0",
-        "-map",
-        "0:a?",
-        "-fps_mode",
-        "passthrough",
-        "-f",
-        "framehash",
-        "-hash",
-        "murmur3",
-        "pipe:1",
-    )
+    streams = ("-map", "0:v:0", "-map", "0:a?")
+    hashes = (*streams, "-fps_mode", "passthrough", "-f", "framehash", "-hash", "murmur3", "pipe:1")
     chosen = ("-map", "0:v:0", "-vf", f"select=eq(n\\,{poster_frame}),{TO_JPEG}", "-frames:v", "1")
     jpeg = ("-q:v", str(POSTER_QUALITY), "-fflags", "+bitexact", "-flags:v", "+bitexact", "-f", "image2")
     command = (ffmpeg(), *QUIET, "-y", *strict, "-i", f"file:{video}", *hashes, *chosen, *jpeg)

@@ -1,6 +1,6 @@
-"""Fetching what a job names: pictures and sounds that are there already. Jobs are untrusted, so the operator says from where.
+"""Fetching what a job names: pictures and sounds that are there already.
 
-They are only copied here, never decoded: that is the renderer's work, which has no secrets.
+Jobs are untrusted, so the operator says from where. Files are only copied here, never decoded: that is the renderer's work, which has no secrets.
 """
 
 from __future__ import annotations
