@@ -703,3 +703,10 @@ def test_a_damaged_job_gives_a_job_or_an_explanation(job: Job, data: st.DataObje
         raw[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=3))
 
     _accepts_or_explains(bytes(raw))
+
+
+def test_an_address_that_is_a_picture_and_a_sound_is_told_by_the_picture() -> None:
+    job = minimal(shots=[{"image": "gs://files/x"}], audio={"uri": "gs://files/x"})
+
+    assert job.inputs == job.pictures == {"gs://files/x": "shots[0].image"}
+    assert minimal(audio={"uri": "gs://files/y"}).inputs == {"gs://files/y": "audio.uri"}
