@@ -364,6 +364,20 @@ def test_a_cover_picture_and_odd_tags_do_no_harm(tmp_path: Path) -> None:
     assert level_db(prepared(given)[4000:-2000]) == pytest.approx(LAME_DB, abs=0.1)
 
 
+@pytest.mark.parametrize("name", ["a.mp3", "a.flac"])
+def test_a_small_damage_is_heard_and_fails_nothing(tmp_path: Path, name: str) -> None:
+    given = recorded(tmp_path / name, seconds=30)
+    content = bytearray(given.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 600] = np.random.default_rng(1).bytes(600)
+    given.write_bytes(content)
+
+    wave = prepared(given, frames=30 * FPS)
+
+    assert len(wave) == 30 * SAMPLE_RATE
+    assert level_db(wave[2000:400_000]) == pytest.approx(LAME_DB if name == "a.mp3" else 0, abs=0.1)
+
+
 def test_only_as_much_of_a_file_is_decoded_as_the_film_needs(tmp_path: Path) -> None:
     """Hours of silence are a few megabytes of FLAC, and would be gigabytes."""
     given = recorded(tmp_path / "a.flac", "anullsrc=r=48000:cl=stereo:d={seconds}", seconds=300)
