@@ -19,7 +19,7 @@ from .errors import EncoderFailed, PipelineError
 
 BITRATE = "192k"
 LIMIT_S = 120.0  # for each run; an hour of MP3 decodes in a few seconds
-DAMAGED = 0.02  # of a file: more than that must decode. Odd tags between the frames of an MP3 are usual, and harmless
+DAMAGED = 0.02  # share of a file that may fail to decode: odd tags between the frames of an MP3 are usual, and harmless
 SAID_BYTES = 65536  # of complaints that are read: a hostile file may cause gigabytes
 LARGEST_BLOCK = 2**28  # bytes that a decoder may ask for at once
 FORMATS = "wav,mp3,flac,ogg,mov,aac"  # mov: M4A too
