@@ -117,6 +117,16 @@ def test_the_motion_benchmark_writes_its_own_section_of_the_docs(tmp_path: Path)
     assert len(flicker) == 6
 
 
+def test_the_camera_benchmark_writes_its_own_section_of_the_docs(tmp_path: Path) -> None:
+    text = quick("camera", tmp_path)
+
+    shaking, speed = tables(text).values()
+    assert text.count("<!-- bench:camera -->") == 1
+    assert [row[0] for row in shaking[1:]] == ["pan, linear"]
+    assert all(float(figure) > 0 for cell in shaking[1][1:] for figure in cell.split(" / "))
+    assert [row[0] for row in speed[1:]] == ["pan"]
+
+
 def test_a_quick_run_leaves_the_real_docs_alone(tmp_path: Path) -> None:
     docs = BENCH.parent / "docs" / "benchmarks.md"
     before = docs.read_bytes()

@@ -123,7 +123,7 @@ def test_jobs_whose_pictures_cannot_be_had_fail_with_the_place_and_the_mend(
     upload(house, bucket, "text.png", b"not a picture")
     upload(house, bucket, "bomb.png", picture(size=(9000, 9000))[:9000])
     cases = {
-        "other": ("gs://other-bucket/x.png", "takes no pictures from gs://other-bucket: use an allowed bucket"),
+        "other": ("gs://other-bucket/x.png", "takes no files from gs://other-bucket: use an allowed bucket"),
         "missing": (f"gs://{bucket}/missing.png", "there is no gs://"),
         "large": (f"gs://{bucket}/large.png", "has 20,000 bytes; 10,000 are allowed"),
         "text": (f"gs://{bucket}/text.png", "is not a whole PNG, JPEG or WebP picture"),

@@ -53,7 +53,24 @@ feedbacks = st.builds(
     lambda feedback: {"feedback": feedback},
     some(zoom=st.floats(0.5, 2), pan=pairs[-1, 1], rotate=st.floats(-180, 180), strength=st.floats(0, 1), rate=rates),
 )
-transitions = st.one_of(st.just({"type": "cut"}), some(type=st.just("crossfade"), duration=st.floats(0.04, 0.2)))
+lasting = st.floats(0.04, 0.2)
+transitions = st.one_of(
+    st.just({"type": "cut"}),
+    some(type=st.sampled_from(["crossfade", "dip_to_black"]), duration=lasting),
+    some(duration=lasting, direction=st.sampled_from(["left", "right", "up", "down"])).map(
+        lambda rest: {"type": "slide"} | rest
+    ),
+)
+sounds = st.builds(
+    lambda rest: {"uri": "gs://sounds/x.mp3"} | rest,
+    some(
+        gain_db=st.floats(-60, 24),
+        start=st.floats(0, 3600),
+        loop=st.booleans(),
+        fade_in=st.floats(0, 0.2),
+        fade_out=st.floats(0, 0.2),
+    ),
+)
 shots = st.builds(
     lambda prompt, rest: {"prompt": prompt} | rest,
     prompts,
@@ -92,6 +109,7 @@ jobs = st.builds(
         style_prefix=prompts,
         style_suffix=prompts,
         transition=transitions,
+        audio=sounds,
         priority=st.sampled_from(["normal", "urgent"]),
         labels=labels,
         notify=notices,
@@ -473,6 +491,48 @@ REFUSED: list[tuple[str, Any, str, str]] = [
         "transition.duration",
         "a cut takes no time: leave duration out",
     ),
+    (
+        "a crossfade with a direction",
+        {**MINIMAL, "transition": {"direction": "up"}},
+        "transition.direction",
+        "only a slide has one: leave it out, or write type: slide (it is crossfade)",
+    ),
+    (
+        "a slide aslant",
+        {**MINIMAL, "transition": {"type": "slide", "direction": "upwards"}},
+        "transition.direction",
+        "is 'upwards'; must be one of left, right, up, down",
+    ),
+    (
+        "an audio that names nothing",
+        {**MINIMAL, "audio": {}},
+        "audio.uri",
+        "is missing; must be an address: gs://BUCKET/NAME or https://..., at most 2000 characters",
+    ),
+    (
+        "an audio from this machine",
+        {**MINIMAL, "audio": {"uri": "song.mp3"}},
+        "audio.uri",
+        "is 'song.mp3'; must be an address: gs://BUCKET/NAME or https://..., at most 2000 characters",
+    ),
+    (
+        "a fade longer than the video",
+        {**MINIMAL, "audio": {"uri": "gs://sounds/x.mp3", "fade_in": 5}},
+        "audio.fade_in",
+        "5 s is longer than the video (4 s): shorten it",
+    ),
+    (
+        "a loop in words",
+        {**MINIMAL, "audio": {"uri": "gs://sounds/x.mp3", "loop": "yes"}},
+        "audio.loop",
+        "is 'yes'; must be true or false",
+    ),
+    (
+        "a deafening audio",
+        {**MINIMAL, "audio": {"uri": "gs://sounds/x.mp3", "gain_db": 25}},
+        "audio.gain_db",
+        "is 25; must be a number from -60 to 24",
+    ),
     ("a last transition", shot(transition={}), "shots[0].transition", "no shot follows: leave it out"),
     (
         "a long film",
@@ -490,7 +550,7 @@ REFUSED: list[tuple[str, Any, str, str]] = [
         "a list",
         [1],
         "",
-        "is [1]; must be a mapping of version, id, batch, output, render, seed, seed_mode, style_prefix, style_suffix, shots, transition, priority, notify, labels",
+        "is [1]; must be a mapping of version, id, batch, output, render, seed, seed_mode, style_prefix, style_suffix, shots, transition, audio, priority, notify, labels",
     ),
 ]
 
@@ -571,7 +631,7 @@ def test_every_pattern_of_the_schema_has_words() -> None:
 
     for pattern in PATTERN_WORDS:
         assert json.dumps(pattern) in text
-    assert text.count('"pattern"') == 7, "a new pattern needs words in PATTERN_WORDS"
+    assert text.count('"pattern"') == 8, "a new pattern needs words in PATTERN_WORDS"
 
 
 json_values = st.recursive(
@@ -643,3 +703,10 @@ def test_a_damaged_job_gives_a_job_or_an_explanation(job: Job, data: st.DataObje
         raw[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=3))
 
     _accepts_or_explains(bytes(raw))
+
+
+def test_an_address_that_is_a_picture_and_a_sound_is_told_by_the_picture() -> None:
+    job = minimal(shots=[{"image": "gs://files/x"}], audio={"uri": "gs://files/x"})
+
+    assert job.inputs == job.pictures == {"gs://files/x": "shots[0].image"}
+    assert minimal(audio={"uri": "gs://files/y"}).inputs == {"gs://files/y": "audio.uri"}

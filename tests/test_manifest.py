@@ -18,6 +18,7 @@ from nightreel_queue.job import Job
 from nightreel_queue.manifest import KINDS, MAX_FILE_BYTES, Kind, Manifest, from_prompt, load_manifest, parse_manifest
 from nightreel_queue.motions import Feedback, FeedbackMotion, Move, Walk, WalkMotion
 from nightreel_queue.problems import parse_job
+from nightreel_queue.transitions import Transition
 from nightreel_queue.trees import MAX_VALUES
 from nightreel_queue.yaml_text import read_yaml
 
@@ -309,7 +310,7 @@ jobs: [{output: {width: 64, height: 64}, shots: [x]}]
     def test_a_job_may_cut_where_the_defaults_take_their_time(self) -> None:
         manifest = from_yaml("defaults: {transition: {duration: 1}}\njobs: [{transition: {type: cut}, shots: [x, y]}]")
 
-        assert manifest.jobs[0].transition_after(0) == ("cut", 0)
+        assert manifest.jobs[0].transition_after(0) == (Transition(type="cut"), 0)
 
     def test_null_takes_a_default_back(self) -> None:
         manifest = from_yaml("defaults: {shot: {seed: 5}}\njobs: [{shots: [x, {prompt: x, seed: null}]}]")
@@ -438,7 +439,7 @@ jobs:
             ("batch: 5\nshots: [x]", "1: batch: is 5; must be 1 to 64 letters, digits, - or _: put it in quotes"),
             ("jobs: [{shots: [x]}]\nshots: [x]", "2: shots: unknown field 'shots'; the fields here are: batch, defaults, jobs, vars, version"),
             ("jobs:\n- shots: [x]\n  batch: b", "3: jobs[0].batch: belongs at the top of the manifest"),
-            ("shots: [x]\ndefaults: {}", "2: defaults: unknown field 'defaults'; the fields here are: batch, id, labels, notify, output, priority, render, seed, seed_mode, shots, style_prefix, style_suffix, transition, version"),
+            ("shots: [x]\ndefaults: {}", "2: defaults: unknown field 'defaults'; the fields here are: audio, batch, id, labels, notify, output, priority, render, seed, seed_mode, shots, style_prefix, style_suffix, transition, version"),
         ],
     )  # fmt: skip
     def test_a_document_that_is_no_manifest_is_one_clear_problem(self, text: str, problem: str) -> None:

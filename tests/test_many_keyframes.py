@@ -125,5 +125,5 @@ def test_a_picture_to_start_from_that_may_not_be_fetched_is_told_with_its_field(
 
     assert house.work(idle_timeout_s="1").code == 0
 
-    assert house.receipt("film").reason.startswith("shots[0].init.image: this worker takes no pictures from")
+    assert house.receipt("film").reason.startswith("shots[0].init.image: this worker takes no files from")
     verdict(house, "film", failed=["film"])

@@ -30,7 +30,7 @@ SECONDS = st.integers(20, 700).map(lambda hundredths: hundredths / 100)
 TRANSITIONS = st.one_of(
     st.none(),
     st.just({"type": "cut"}),
-    st.just({"type": "crossfade"}),
+    st.sampled_from(["crossfade", "dip_to_black", "slide"]).map(lambda kind: {"type": kind}),
     st.integers(1, 5).map(lambda twentieths: {"type": "crossfade", "duration": twentieths / 25}),  # 0.2 s is any shot's
 )
 
@@ -111,10 +111,11 @@ def test_a_blend_lasts_as_long_as_its_transition_and_a_cut_has_none(job: Job) ->
     film = plan_of(job)
     frames = own_frames(film)
     for index, shot in enumerate(film.shots[1:]):
-        kind, seconds = job.transition_after(index)
+        transition, seconds = job.transition_after(index)
         wanted = math.floor(Fraction(str(seconds)) * job.output.fps + Fraction(1, 2))
         assert shot.blend == min(wanted, frames[index], frames[index + 1])
-        assert kind == "crossfade" or shot.blend == 0
+        assert transition.type != "cut" or shot.blend == 0
+        assert shot.transition == transition
 
 
 def test_a_crossfade_lies_half_before_the_cut_and_half_after() -> None:

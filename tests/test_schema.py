@@ -38,7 +38,8 @@ EVERY_FIELD: dict[str, Any] = {
             "motion": {"feedback": {"zoom": 1.2, "pan": [0, 0.1], "rotate": 3, "strength": 0.4, "rate": 2}},
         },
     ],
-    "transition": {"type": "crossfade", "duration": 0.5},
+    "transition": {"type": "slide", "duration": 0.5, "direction": "up"},
+    "audio": {"uri": "gs://sounds/x.mp3", "gain_db": -3, "start": 1, "loop": True, "fade_in": 1, "fade_out": 2},
     "priority": "urgent",
     "notify": {"topic": "results", "webhook": "https://example.com/hook"},
     "labels": {"a": "b"},
@@ -71,7 +72,9 @@ TYPES: dict[str, Any] = {"object": dict, "array": list, "string": str, "integer"
 def _is(value: Any, kind: str) -> bool:
     if kind == "null":
         return value is None
-    return isinstance(value, TYPES[kind]) and not isinstance(value, bool)
+    return (
+        isinstance(value, bool) if kind == "boolean" else isinstance(value, TYPES[kind]) and not isinstance(value, bool)
+    )
 
 
 def _items_fit(value: Any, node: dict[str, Any], root: dict[str, Any]) -> bool:
@@ -159,6 +162,11 @@ def test_the_job_of_every_field_has_every_field() -> None:
         {"shots": [{"prompt": "x", "motion": {"feedback": {"to": "y"}}}]},
         {"shots": [{"prompt": "x", "init": {"strength": 0.5}}]},
         {"output": {"fps": 99}},
+        {"transition": {"type": "slide", "direction": "in"}},
+        {"audio": {}},
+        {"audio": {"uri": "song.mp3"}},
+        {"audio": {"uri": "gs://sounds/x.mp3", "loop": 1}},
+        {"audio": {"uri": "gs://sounds/x.mp3", "fade_out": -1}},
         {"labels": {"A": "x"}},
         {"labels": {f"a{number}": "x" for number in range(33)}},
         {"priority": "high"},
@@ -228,7 +236,8 @@ def _type_word(node: dict[str, Any]) -> str:
         return f"{len(node['prefixItems'])} numbers"
     if node["type"] == "array":
         return f"list of {_type_word(node['items'])}"
-    return {"integer": "whole number", "number": "number", "string": "text", "object": "mapping"}[node["type"]]
+    words = {"integer": "whole number", "number": "number", "string": "text", "object": "mapping"}
+    return (words | {"boolean": "`true` or `false`"})[node["type"]]
 
 
 def default_words(name: str, node: dict[str, Any], required: list[str]) -> str:

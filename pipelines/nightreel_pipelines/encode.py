@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CHECK_TIMEOUT_S = 900.0  # the longest, largest film that a job may ask for decodes in a fraction of this
 POSTER_AT = Fraction(1, 3)  # of the film: past the opening, before the end
 POSTER_QUALITY = 3  # ffmpeg's JPEG scale, 2 is best
+SAMPLE_RATE = 48_000  # of every film's sound, in Hz
+SOUND_FRAME = 1024  # samples in AAC's unit: a sound that is as much too long or too short still fits
 LAST_LINES = 8  # of ffmpeg's complaints, that an error quotes
 QUIET = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "error")
 TO_BT709 = (  # converts the numbers, and tags every frame with what they now mean; x264 writes the tags into the stream
@@ -47,19 +49,33 @@ def ffmpeg() -> str:
 class Encoder:
     """One ffmpeg that turns raw frames into a video file: H.264, yuv420p, BT.709, its index in front.
 
-    Equal frames give equal files on one machine. ffmpeg stays in the caller's process group and ends with it. As a
-    context it finishes the file, or aborts it when the body raises.
+    Equal frames and sounds give equal files on one machine. ffmpeg stays in the caller's process group and ends with it.
+    As a context it finishes the file, or aborts it when the body raises.
     """
 
-    def __init__(self, video: Path, *, width: int, height: int, fps: int, crf: int, preset: str = "medium") -> None:
-        """`video` is overwritten; `preset` is x264's, from ultrafast to veryslow. Raises EncoderFailed."""
+    def __init__(
+        self,
+        video: Path,
+        *,
+        width: int,
+        height: int,
+        fps: int,
+        crf: int,
+        preset: str = "medium",
+        sound: Path | None = None,
+    ) -> None:
+        """`video` is overwritten; `preset` is x264's, from ultrafast to veryslow; `sound` is one that `audio.prepare` made.
+
+        Raises EncoderFailed.
+        """
         self._video = video
         self._size = (height, width, 3)
         raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "pipe:0")
         x264 = ("-c:v", "libx264", "-preset", preset, "-crf", str(crf), "-pix_fmt", "yuv420p")
         same = ("-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact")
         mp4 = ("-movflags", "+faststart", "-f", "mp4", f"file:{video}")
-        command = (ffmpeg(), *QUIET, "-y", *raw, "-an", "-vf", TO_BT709, *x264, *same, *mp4)
+        beside = ("-i", f"file:{sound}", "-map", "0:v:0", "-map", "1:a:0", "-c:a", "copy") if sound else ("-an",)
+        command = (ffmpeg(), *QUIET, "-y", *raw, *beside, "-vf", TO_BT709, *x264, *same, *mp4)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by finish and abort; a file never fills up, as a pipe that nobody reads would
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._said)
         assert self._process.stdin is not None
@@ -108,7 +124,7 @@ class Encoder:
         """What ended ffmpeg, in its own words. It closed its end of the pipe or is gone, so waiting is short."""
         code = self._process.wait()
         self._said.seek(0)
-        said = "; ".join(_lines(self._said.read())[-LAST_LINES:])
+        said = "; ".join(complaints(self._said.read())[-LAST_LINES:])
         self._end()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
         return EncoderFailed(f"ffmpeg {how} before the last frame of {self._video.name}: {said or 'it said nothing'}")
@@ -132,9 +148,11 @@ class Decoded:
     height: int
     fps: int
     duration_s: float
+    sound_s: float | None
+    """How long the sound is; None without one."""
     size_bytes: int
     digest: str
-    """sha256 (hex) over the checksums of the decoded frames: equal films have equal digests."""
+    """sha256 (hex) over the checksums of the decoded frames, sound left out: equal pictures have equal digests."""
 
 
 def check(
@@ -145,10 +163,13 @@ def check(
     fps: int,
     frames: int,
     poster: Path,
+    sound: bool = False,
     timeout_s: float = CHECK_TIMEOUT_S,
     tick: Callable[[], None] = lambda: None,
 ) -> Decoded:
     """Decode the whole video once, and write the JPEG `poster` on the way. Raises BadVideo that says what is wrong.
+
+    `sound` says whether it must have one, which is as long as the pictures, or must have none.
 
     Raises EncoderFailed when ffmpeg was killed, which says nothing about the video. `tick` is called while frames come
     out of the decoder; what it raises ends the check.
@@ -160,6 +181,7 @@ def check(
             tick()
         decoded = report.decoded()
         _compare(decoded, width, height, frames)
+        _compare_sound(decoded, sound)
         if not poster.is_file():
             raise BadVideo(f"{video.name}: ffmpeg made no poster of it")
     except BadVideo:
@@ -169,23 +191,24 @@ def check(
 
 
 def _decode(video: Path, poster_frame: int, poster: Path, timeout_s: float) -> Iterator[str]:
-    """The lines of ffmpeg's framehash report of the video's picture stream; its first error ends it."""
+    """The lines of ffmpeg's framehash report of the video's streams; its first error ends it."""
     poster.unlink(missing_ok=True)
     strict = ("-xerror", "-err_detect", "explode")
-    hashes = ("-map", "0:v:0", "-fps_mode", "passthrough", "-f", "framehash", "-hash", "murmur3", "pipe:1")
+    streams = ("-map", "0:v:0", "-map", "0:a?")
+    hashes = (*streams, "-fps_mode", "passthrough", "-f", "framehash", "-hash", "murmur3", "pipe:1")
     chosen = ("-map", "0:v:0", "-vf", f"select=eq(n\\,{poster_frame}),{TO_JPEG}", "-frames:v", "1")
     jpeg = ("-q:v", str(POSTER_QUALITY), "-fflags", "+bitexact", "-flags:v", "+bitexact", "-f", "image2")
     command = (ffmpeg(), *QUIET, "-y", *strict, "-i", f"file:{video}", *hashes, *chosen, *jpeg)
     with tempfile.TemporaryFile() as said:
         code = yield from _lines_of((*command, "-update", "1", f"file:{poster}"), said, timeout_s)
         said.seek(0)
-        complaints = _lines(said.read())
+        complained = complaints(said.read())
     if code is None:
         raise BadVideo(f"{video.name}: decoding it took more than {timeout_s:g} s")
     if code < 0:
         raise EncoderFailed(f"ffmpeg was ended by signal {-code} while it decoded {video.name}")
-    if code != 0 or complaints:
-        first = next(iter(complaints), f"ffmpeg ended with code {code}")  # the others follow from it
+    if code != 0 or complained:
+        first = next(iter(complained), f"ffmpeg ended with code {code}")  # the others follow from it
         raise BadVideo(f"{video.name} does not decode: {first}")
 
 
@@ -210,41 +233,55 @@ def _lines_of(command: Sequence[str], said: IO[bytes], timeout_s: float) -> Gene
 class _Report:
     """Reads ffmpeg's framehash report a line at a time, so that a long film needs no more memory than a short one.
 
-    First come notes, `#tb 0: 1/30` and `#dimensions 0: 64x36`; then, for each frame, `stream, dts, pts, duration,
-    bytes, hash`.
+    First come notes, `#tb 0: 1/30` and `#dimensions 0: 64x36`; then, for each frame of pictures (stream 0) or of sound
+    (stream 1), `stream, dts, pts, duration, bytes, hash`.
     """
 
     def __init__(self, video: Path, fps: int) -> None:
         self._video, self._fps = video, fps
         self._notes: dict[str, str] = {}
         self._frames = 0
+        self._sound_s: Fraction | None = None
         self._digest = hashlib.sha256()
 
     def read(self, line: str) -> None:
-        """Raises BadVideo for a frame that is shown at the wrong time."""
+        """Raises BadVideo for a frame that is shown, or heard, at the wrong time."""
         if line.startswith("#"):
-            name, _, value = line[1:].partition(" 0: ")
+            name, _, value = line[1:].partition(": ")
             self._notes[name] = value
-        elif line and "tb" in self._notes:
-            cells = [cell.strip() for cell in line.split(",")]
-            at_s = int(cells[2]) * Fraction(self._notes["tb"])
-            if at_s * self._fps != self._frames:
-                where = f"frame {self._frames} is shown at {float(at_s):.4f} s"
-                raise BadVideo(f"{self._video.name}: {where}, which is not {self._fps} fps")
-            self._digest.update(f"{cells[5]}\n".encode())
-            self._frames += 1
+        elif line:
+            stream, _, pts, duration, _, checksum = (cell.strip() for cell in line.split(","))
+            unit_s = Fraction(self._notes[f"tb {stream}"])
+            if stream == "0":
+                self._see(int(pts) * unit_s, checksum)
+            else:
+                self._hear(int(pts) * unit_s, int(duration) * unit_s)
+
+    def _see(self, at_s: Fraction, checksum: str) -> None:
+        if at_s * self._fps != self._frames:
+            where = f"frame {self._frames} is shown at {float(at_s):.4f} s"
+            raise BadVideo(f"{self._video.name}: {where}, which is not {self._fps} fps")
+        self._digest.update(f"{checksum}\n".encode())
+        self._frames += 1
+
+    def _hear(self, at_s: Fraction, duration_s: Fraction) -> None:
+        heard_s = self._sound_s or Fraction(0)
+        if abs(at_s - heard_s) * SAMPLE_RATE > 1:
+            raise BadVideo(f"{self._video.name}: its sound is not one whole at {float(heard_s):.4f} s")
+        self._sound_s = heard_s + duration_s
 
     def decoded(self) -> Decoded:
         """What the video holds. Raises BadVideo when that is nothing."""
-        if not self._frames or "dimensions" not in self._notes:
+        if not self._frames or "dimensions 0" not in self._notes:
             raise BadVideo(f"{self._video.name}: no frame in it")
-        width, height = (int(side) for side in self._notes["dimensions"].split("x"))
+        width, height = (int(side) for side in self._notes["dimensions 0"].split("x"))
         return Decoded(
             frames=self._frames,
             width=width,
             height=height,
             fps=self._fps,
             duration_s=self._frames / self._fps,
+            sound_s=None if self._sound_s is None else float(self._sound_s),
             size_bytes=self._video.stat().st_size,
             digest=self._digest.hexdigest(),
         )
@@ -257,5 +294,21 @@ def _compare(decoded: Decoded, width: int, height: int, frames: int) -> None:
         raise BadVideo(f"the video has {decoded.frames} frames, the job asked for {frames}")
 
 
-def _lines(said: bytes) -> list[str]:
+def _compare_sound(decoded: Decoded, wanted: bool) -> None:
+    if decoded.sound_s is None or not wanted:
+        if wanted or decoded.sound_s is not None:
+            raise BadVideo(
+                "the video has no sound, the job asked for one" if wanted else "the video has a sound of its own"
+            )
+    elif abs(decoded.sound_s - decoded.duration_s) * SAMPLE_RATE > SOUND_FRAME:
+        raise BadVideo(f"the video's sound lasts {decoded.sound_s:.3f} s, its pictures {decoded.duration_s:.3f} s")
+
+
+def samples_of(frames: int, fps: int) -> int:
+    """How long the sound of a film is, in samples."""
+    return round(Fraction(frames * SAMPLE_RATE, fps))
+
+
+def complaints(said: bytes) -> list[str]:
+    """What ffmpeg wrote to its standard error, line by line."""
     return [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]

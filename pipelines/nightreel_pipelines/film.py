@@ -14,7 +14,7 @@ from .inbetween import Flow
 from .keyframes import Placed
 from .plan import Plan, ShotPlan
 from .recipe import Warp
-from .transitions import crossfade, weight
+from .transitions import shared
 
 if TYPE_CHECKING:
     from .base import Picture, Pictures
@@ -39,10 +39,10 @@ def frames(plan: Plan, pictures: Pictures) -> Iterator[Picture]:
     for index, shot in enumerate(plan.shots):
         coming = _shot(shot, plan, pictures)
         for at in range(shot.blend):
-            yield crossfade(next(shown), next(coming), weight(at, shot.blend))
+            yield shared(shot.transition, next(shown), next(coming), at, shot.blend)
         shown = coming  # from here on nothing holds the shot before
-        shared = plan.shots[index + 1].blend if index + 1 < len(plan.shots) else 0
-        for _ in range(shot.frames - shot.blend - shared):
+        leaving = plan.shots[index + 1].blend if index + 1 < len(plan.shots) else 0
+        for _ in range(shot.frames - shot.blend - leaving):
             yield next(shown)
 
 

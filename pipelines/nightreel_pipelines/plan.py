@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+from nightreel_queue.audio import Audio
 from nightreel_queue.job import Job
 from nightreel_queue.motions import Motion
+from nightreel_queue.transitions import Transition
 
 from .base import Description
 from .keyframes import Given, Keyframes, Placed
@@ -29,6 +31,8 @@ class ShotPlan:
     """One past the last frame that shows it."""
     blend: int
     """Frames at its start that are shared with the shot before it; 0 after a cut."""
+    transition: Transition
+    """How they are shared; a cut for the first shot."""
 
     @property
     def frames(self) -> int:
@@ -52,6 +56,7 @@ class Plan:
     shots: tuple[ShotPlan, ...]
     given: Mapping[Given, str]
     """The pictures that are there already, each with the first field that names it."""
+    audio: Audio | None
 
     @property
     def recipes(self) -> tuple[Recipe, ...]:
@@ -80,13 +85,15 @@ def plan(job: Job, spec: ModelSpec, description: Description, inputs: Mapping[st
     keyframes = Keyframes(job, spec, description, inputs)
     shots = []
     for index, shot in enumerate(job.shots):
-        start = cuts[index] - (math.ceil(blends[index - 1] / 2) if index else 0)
+        blend = blends[index - 1] if index else 0
+        transition = job.transition_after(index - 1)[0] if index else Transition(type="cut")
+        start = cuts[index] - math.ceil(blend / 2)
         stop = cuts[index + 1] + (blends[index] // 2 if index < len(blends) else 0)
         placed = keyframes.of(shot, stop - start)
-        shots.append(ShotPlan(placed, shot.motion, start, stop, blends[index - 1] if index else 0))
-    given = {Given(address, inputs[address]): field for address, field in job.inputs.items()}
+        shots.append(ShotPlan(placed, shot.motion, start, stop, blend, transition))
+    given = {Given(address, inputs[address]): field for address, field in job.pictures.items()}
     width, height = job.output.size
-    return Plan(width, height, job.output.fps, job.output.crf, cuts[-1], tuple(shots), given)
+    return Plan(width, height, job.output.fps, job.output.crf, cuts[-1], tuple(shots), given, job.audio)
 
 
 def _cuts(job: Job) -> list[int]:

@@ -17,27 +17,20 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
+from .audio import Audio
 from .motions import DEFAULT_MOTION, Motion, Walk, WalkMotion, keyframes_at_most
-from .strict import PROMPT_CHARS, Seed, Strict, incomplete, problem
+from .strict import PROMPT_CHARS, Address, Seed, Strict, incomplete, problem
+from .transitions import Transition
 
 MAX_SHOTS = 120
 MAX_VIDEO_S = 600.0
 MAX_KEYFRAMES = 2000  # of one job: 70 minutes of an L4 at 2 s each
 SHORT_SIDE_PX = 720  # of an output that names only its aspect
-DEFAULT_CROSSFADE_S = 0.5
 SIDE_PX = (64, 2160)  # smallest and largest side of an output
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 Style = Annotated[str, Field(max_length=2000)]
-Address = Annotated[
-    str,
-    Field(
-        max_length=2000,
-        pattern=r"^(gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/[^\x00-\x1f\x7f]+|https?://[^\x00-\x20\x7f]+"
-        r"|input:sha256:[0-9a-f]{64}\.[a-z0-9]{2,4})$",  # the last: what `enqueue` copied into the store, by content
-    ),
-]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._~+-]{2,247}$")]
 Webhook = Annotated[str, Field(max_length=2000, pattern=r"^https?://[\x21-\x7e]+$")]
 LabelKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
@@ -90,21 +83,6 @@ class Render(Strict):
         None, ge=0.004, le=4.2, description="size of a keyframe; the model's when left out"
     )
     steps: int = Field(4, ge=1, le=8, description="denoising steps (num_inference_steps)")
-
-
-class Transition(Strict):
-    """How one shot becomes the next. Its time is borrowed from both shots' hidden handles: no shot gets shorter."""
-
-    type: Literal["cut", "crossfade"] = "crossfade"
-    duration: float | None = Field(
-        None, ge=0.04, le=10, description="seconds; 0.5 when left out, or the shorter of the two shots if that is less"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.type == "cut" and self.duration is not None:
-            raise problem("a cut takes no time: leave duration out", "duration")
-        return self
 
 
 class Init(Strict):
@@ -185,6 +163,7 @@ class Job(Strict):
     style_suffix: Style = Field("", description="put after every prompt")
     shots: tuple[Shot, ...] = Field(max_length=MAX_SHOTS, json_schema_extra={"minItems": 1})
     transition: Transition = Transition()
+    audio: Audio | None = Field(None, description="the sound; none when left out")
     priority: Literal["normal", "urgent"] = Field("normal", description="urgent jobs are claimed first")
     notify: Notify | None = Field(None, description="who is told how the job ended")
     labels: dict[LabelKey, LabelValue] = Field({}, max_length=32, description="echoed in receipt and logs")
@@ -202,6 +181,8 @@ class Job(Strict):
             self._check_transition(index)
         for index, shot in enumerate(self.shots):
             self._check_walk(index, shot)
+        if self.audio is not None:
+            self.audio.check_fades(total_s)
         if self.keyframes_at_most > MAX_KEYFRAMES:
             raise problem(
                 f"may need {self.keyframes_at_most:,} keyframes; a job may have {MAX_KEYFRAMES:,}: lower the rate of walk or"
@@ -244,6 +225,14 @@ class Job(Strict):
     @property
     def inputs(self) -> Mapping[str, str]:
         """Addresses of what has to be fetched before the job can be made, each with the first field that names it."""
+        found = dict(self.pictures)
+        if self.audio is not None:
+            found.setdefault(self.audio.uri, "audio.uri")
+        return found
+
+    @property
+    def pictures(self) -> Mapping[str, str]:
+        """Addresses of the pictures among them."""
         found: dict[str, str] = {}
         for index, shot in enumerate(self.shots):
             if shot.image is not None:
@@ -252,13 +241,10 @@ class Job(Strict):
                 found.setdefault(shot.init.image, f"shots[{index}].init.image")
         return found
 
-    def transition_after(self, index: int) -> tuple[Literal["cut", "crossfade"], float]:
-        """Type and seconds of the transition from shot `index` to the next one; a cut takes 0 s."""
+    def transition_after(self, index: int) -> tuple[Transition, float]:
+        """From shot `index` to the next one, and how many seconds it lasts; a cut takes 0 s."""
         transition = self.shots[index].transition or self.transition
-        if transition.type == "cut":
-            return "cut", 0.0
-        room_s = min(self.shots[index].duration, self.shots[index + 1].duration)
-        return transition.type, transition.duration or min(DEFAULT_CROSSFADE_S, room_s)
+        return transition, transition.seconds(min(self.shots[index].duration, self.shots[index + 1].duration))
 
     @property
     def duration_s(self) -> float:

@@ -226,6 +226,8 @@ def _words(node: dict[str, Any]) -> str:
     kind = node.get("type")
     if kind in ("integer", "number"):
         return f"a {'whole ' if kind == 'integer' else ''}number from {node['minimum']} to {node['maximum']}"
+    if kind == "boolean":
+        return "true or false"
     if kind == "string":
         return PATTERN_WORDS.get(node.get("pattern", ""), "") or _text_words(node)
     if kind == "array":

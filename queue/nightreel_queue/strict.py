@@ -13,6 +13,15 @@ PROMPT_CHARS = 8000
 
 Seed = Annotated[int, Field(ge=0, le=UINT32_MAX)]
 
+Address = Annotated[
+    str,
+    Field(
+        max_length=2000,
+        pattern=r"^(gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/[^\x00-\x1f\x7f]+|https?://[^\x00-\x20\x7f]+"
+        r"|input:sha256:[0-9a-f]{64}\.[a-z0-9]{2,4})$",  # the last: what `enqueue` copied into the store, by content
+    ),
+]
+
 
 class Strict(BaseModel):
     """Base of every model on the wire: frozen, no coercion, no unknown fields, no NaN."""

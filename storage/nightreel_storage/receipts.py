@@ -79,7 +79,7 @@ class Made(Record):
     reused: int = 0
     """Keyframes that the store already had."""
     inputs: tuple[str, ...] = ()
-    """sha256 (hex) of each picture that the job names, in the job's order. Addresses may hold secrets."""
+    """sha256 (hex) of each picture that the job names, in the job's order, and of its sound. Addresses may hold secrets."""
     keyframes_s: float = 0.0
     film_s: float = 0.0
     verify_s: float = 0.0

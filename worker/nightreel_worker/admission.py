@@ -57,9 +57,9 @@ class Work:
     have: Mapping[str, str]
     """Files of the keyframes that the store had, by fingerprint."""
     inputs: Mapping[str, str]
-    """sha256 of each picture that the job names, by address."""
+    """sha256 of each file that the job names, by address."""
     given: Mapping[str, str]
-    """Files of these pictures, by sha256."""
+    """These files, by sha256."""
     failures: int
     """Attempts that failed before; after one, the job is rendered alone."""
 

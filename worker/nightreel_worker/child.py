@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from nightreel_pipelines import film
+from nightreel_pipelines.audio import BadSound, prepare
 from nightreel_pipelines.base import Description, LargeSource, LoadingHeard, Picture, Tick
 from nightreel_pipelines.encode import Encoder
 from nightreel_pipelines.errors import Cancelled, PipelineError, SourceUnavailable, Unrenderable
@@ -30,6 +31,7 @@ from nightreel_pipelines.models import ModelSpec, make_source
 from nightreel_pipelines.pictures import BadPicture, load_any, load_png, save_png
 from nightreel_pipelines.plan import Plan, plan
 from nightreel_pipelines.recipe import Recipe
+from nightreel_queue.audio import Audio
 from nightreel_queue.job import Job
 
 from . import wire
@@ -46,6 +48,8 @@ class Task:
         self.key = order.key
         self.scratch = Path(order.scratch)
         self.plan = layout
+        self.sound: Path | None = None
+        """Ready for the film, once everything given has been prepared; None without one."""
         self._files = {fingerprint: Path(file) for fingerprint, file in order.have.items()}
         self._expected = {each.fingerprint for each in layout.recipes} | {each.fingerprint for each in layout.given}
         self._changed = threading.Condition()
@@ -127,7 +131,7 @@ class Child:
         if task := self._tasks.get(key):
             self._end(task, Cancelled())
 
-    # given pictures
+    # given pictures and sounds
 
     def _prepare_all(self, description: Description) -> None:
         """Decode what a job brings along while the GPU is at the job before."""
@@ -139,6 +143,8 @@ class Child:
             try:
                 for given, field in layout.given.items():
                     self._prepare(task, given, Path(order.given[given.fingerprint]), field)
+                if layout.audio is not None:
+                    self._prepare_sound(task, layout.audio, Path(order.given[order.inputs[layout.audio.uri]]))
             except Exception as exc:  # noqa: BLE001  # the stage's boundary: what hostile bytes do to a decoder ends one job
                 self._end(task, exc)
             self._ready.put(task)
@@ -152,6 +158,16 @@ class Child:
         ready = task.scratch / f"{given.fingerprint}.png"
         save_png(ready, picture)
         task.add(given.fingerprint, ready)
+        self._events.send(wire.Step(task.key))
+
+    def _prepare_sound(self, task: Task, audio: Audio, file: Path) -> None:
+        task.check()
+        sound = task.scratch / "sound.m4a"
+        try:
+            prepare(file, sound, audio, frames=task.plan.frames, fps=task.plan.fps)
+        except BadSound as exc:
+            raise Unrenderable(f"audio.uri: {audio.uri} {exc}") from exc
+        task.sound = sound
         self._events.send(wire.Step(task.key))
 
     # keyframes
@@ -265,9 +281,8 @@ class Child:
         self._events.send(wire.Filming(task.key, 0))
         picture(layout.shots[0].keyframes[0].picture.fingerprint)  # no encoder waits for the first keyframe
         video = task.scratch / "video.mp4"
-        with Encoder(
-            video, width=layout.width, height=layout.height, fps=layout.fps, crf=layout.crf, preset=self._preset
-        ) as encoder:
+        size = {"width": layout.width, "height": layout.height}
+        with Encoder(video, **size, fps=layout.fps, crf=layout.crf, preset=self._preset, sound=task.sound) as encoder:
             for frame in self._reported(task, film.frames(layout, picture)):
                 task.check()
                 encoder.write(frame)

@@ -148,7 +148,7 @@ class Committer:
 
 
 def _layout(job: Job, spec: ModelSpec) -> Plan:
-    """A film's size and length do not depend on who makes the keyframes, or on what given pictures show."""
+    """A film's size and length do not depend on who makes the keyframes, or on what given files hold."""
     return plan(job, spec, Description("", "", "", ""), dict.fromkeys(job.inputs, ""))
 
 
@@ -169,6 +169,7 @@ def _check(video: Path, layout: Plan, poster: Path, tick: Callable[[], None]) ->
         fps=layout.fps,
         frames=layout.frames,
         poster=poster,
+        sound=layout.audio is not None,
         tick=tick,
     )
 

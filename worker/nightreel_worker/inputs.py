@@ -1,6 +1,6 @@
-"""Fetching what a job names: pictures that are there already. Jobs are untrusted, so the operator says from where.
+"""Fetching what a job names: pictures and sounds that are there already.
 
-Pictures are only copied here, never decoded: that is the renderer's work, which has no secrets.
+Jobs are untrusted, so the operator says from where. Files are only copied here, never decoded: that is the renderer's work, which has no secrets.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class Rules:
     buckets: Collection[str] = ()
     https: bool = False
     max_mb: float = 200.0
-    """All pictures of one job together."""
+    """All files of one job together."""
     limit_s: float = 60.0
     """Fetching all of them may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A picture in the scratch folder."""
+    """A file in the scratch folder."""
 
     sha256: str
     """Hex, of the content."""
@@ -65,12 +65,12 @@ class Inputs:
                 bucket = address.split("/")[2]
                 if bucket not in rules.buckets:
                     raise Refused(
-                        f"{where}: this worker takes no pictures from gs://{bucket}: use an allowed bucket, or have"
+                        f"{where}: this worker takes no files from gs://{bucket}: use an allowed bucket, or have"
                         " NIGHTREEL_INPUT_BUCKETS name this one"
                     )
             elif not rules.https:
                 raise Refused(
-                    f"{where}: this worker takes no pictures from the web: put it into a bucket, or have"
+                    f"{where}: this worker takes no files from the web: put it into a bucket, or have"
                     " NIGHTREEL_INPUT_HTTPS set"
                 )
             else:
@@ -87,7 +87,7 @@ class Inputs:
             left_s = began + self._rules.limit_s - time.monotonic()
             with _at(where):
                 if left_s <= 0:
-                    raise Unreachable(f"fetching the job's pictures takes longer than {self._rules.limit_s:g} s")
+                    raise Unreachable(f"fetching the job's files takes longer than {self._rules.limit_s:g} s")
                 self._fetch(address, path, left_s, left_bytes)
             left_bytes -= path.stat().st_size
             found[address] = Input(_sha256(path), path)

@@ -52,10 +52,12 @@ class Settings(BaseSettings):
     x264_preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower"] = Field(
         "fast", description="speed against size of the encoder"
     )
-    input_buckets: str = Field("", description="buckets that jobs may take pictures from, separated by commas")
-    input_https: bool = Field(False, description="whether jobs may take pictures from the web")
-    input_max_mb: float = Field(200.0, gt=0, description="size of all pictures of one job together")
-    input_timeout_s: float = Field(60.0, gt=0, description="seconds that fetching a job's pictures may take")
+    input_buckets: str = Field(
+        "", description="buckets that jobs may take pictures and sounds from, separated by commas"
+    )
+    input_https: bool = Field(False, description="whether jobs may take pictures and sounds from the web")
+    input_max_mb: float = Field(200.0, gt=0, description="size of all pictures and sounds of one job together")
+    input_timeout_s: float = Field(60.0, gt=0, description="seconds that fetching a job's pictures and sounds may take")
     results_topic: str = Field(
         "", description="where every receipt of this worker is published, pubsub://PROJECT/TOPIC; empty: nowhere"
     )

@@ -40,9 +40,9 @@ class Order:
     have: dict[str, str] = field(default_factory=dict)
     """Files of the keyframes that need not be rendered, by fingerprint."""
     inputs: dict[str, str] = field(default_factory=dict)
-    """sha256 of each picture that the job names, by address."""
+    """sha256 of each file that the job names, by address."""
     given: dict[str, str] = field(default_factory=dict)
-    """Files of these pictures, as they were fetched, by sha256."""
+    """These files, as they were fetched, by sha256."""
 
 
 @dataclass(frozen=True, slots=True)
