@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 from pydantic_core import PydanticKnownError
 
 from .motions import DEFAULT_MOTION, Motion, Walk, WalkMotion, keyframes_at_most
+from .pictures import Address, Control, Init
 from .strict import PROMPT_CHARS, Seed, Strict, incomplete, problem
 
 MAX_SHOTS = 120
@@ -24,18 +25,13 @@ MAX_VIDEO_S = 600.0
 MAX_KEYFRAMES = 2000  # of one job: 70 minutes of an L4 at 2 s each
 SHORT_SIDE_PX = 720  # of an output that names only its aspect
 DEFAULT_CROSSFADE_S = 0.5
+STEPS = 4  # of a model whose entry says nothing else: left out of fingerprints
+MAX_STEPS = 50  # of any model; most allow fewer
 SIDE_PX = (64, 2160)  # smallest and largest side of an output
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 Style = Annotated[str, Field(max_length=2000)]
-Address = Annotated[
-    str,
-    Field(
-        max_length=2000,
-        pattern=r"^(gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/[^\x00-\x1f\x7f]+|https?://[^\x00-\x20\x7f]+)$",
-    ),
-]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._~+-]{2,247}$")]
 Webhook = Annotated[str, Field(max_length=2000, pattern=r"^https?://[\x21-\x7e]+$")]
 LabelKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
@@ -87,7 +83,9 @@ class Render(Strict):
     megapixels: float | None = Field(
         None, ge=0.004, le=4.2, description="size of a keyframe; the model's when left out"
     )
-    steps: int = Field(4, ge=1, le=8, description="denoising steps (num_inference_steps)")
+    steps: int | None = Field(
+        None, ge=1, le=MAX_STEPS, description="denoising steps (num_inference_steps); the model's when left out"
+    )
 
 
 class Transition(Strict):
@@ -103,15 +101,6 @@ class Transition(Strict):
         if self.type == "cut" and self.duration is not None:
             raise problem("a cut takes no time: leave duration out", "duration")
         return self
-
-
-class Init(Strict):
-    """A picture that the shot's first keyframe is drawn over."""
-
-    image: Address = Field(description="gs://BUCKET/NAME or https://...")
-    strength: float = Field(
-        0.7, ge=0, le=1, description="starting noise: 0 keeps the picture, 1 draws as if there were none"
-    )
 
 
 class Shot(Strict):
@@ -130,6 +119,7 @@ class Shot(Strict):
         None, description="of this shot's noise; from the job's seed and the prompt when left out"
     )
     init: Init | None = Field(None, description="a picture that the prompt is drawn over")
+    control: Control | None = Field(None, description="a picture that steers what is drawn")
     motion: Motion = DEFAULT_MOTION
     transition: Transition | None = Field(None, description="into the next shot; the job's when left out")
 
@@ -146,7 +136,7 @@ class Shot(Strict):
         if self.prompt is not None and not self.prompt.strip():
             raise problem("is empty: say what the picture shows", "prompt")
         if self.image is not None:
-            for field in ("prompt", "seed", "init"):
+            for field in ("prompt", "seed", "init", "control"):
                 if getattr(self, field) is not None:
                     raise problem("nothing is drawn where image names a picture: give one of the two", field)
             if keyframes_at_most(self.motion, 0.0) > 1:
@@ -248,6 +238,8 @@ class Job(Strict):
                 found.setdefault(shot.image, f"shots[{index}].image")
             if shot.init is not None:
                 found.setdefault(shot.init.image, f"shots[{index}].init.image")
+            if shot.control is not None:
+                found.setdefault(shot.control.image, f"shots[{index}].control.image")
         return found
 
     def transition_after(self, index: int) -> tuple[Literal["cut", "crossfade"], float]:
@@ -268,18 +260,24 @@ class Job(Strict):
         return hashlib.sha256(canonical(self.content()).encode()).hexdigest()
 
     def content(self) -> dict[str, Any]:
-        """The fields that decide the video, without those that hold their defaults."""
+        """The fields that decide the video, without those that hold their defaults; for steps that is 4, said or not."""
         aside = {"id", "batch", "priority", "notify", "labels"}
-        return {"version": self.version} | self.model_dump(mode="json", exclude_defaults=True, exclude=aside)
+        steps = None if self.render.steps == STEPS else self.render.steps
+        job = self.model_copy(update={"render": self.render.model_copy(update={"steps": steps})})
+        return {"version": self.version} | job.model_dump(mode="json", exclude_defaults=True, exclude=aside)
 
     def to_json(self) -> str:
         """The canonical form: sorted keys, no blanks, no field that holds its default."""
         return canonical({"version": self.version} | self.model_dump(mode="json", exclude_defaults=True))
 
-    def resolved(self, *, model: str, batch: str) -> Self:
-        """This job with its model, batch and id written into it, as a queue carries it."""
-        render = self.render.model_copy(update={"model": self.render.model or model})
-        job = self.model_copy(update={"render": render, "batch": self.batch or batch})
+    def resolved(self, *, model: str, batch: str, steps: Mapping[str, int] | None = None) -> Self:
+        """This job with its model, steps, batch and id written into it, as a queue carries it.
+
+        `steps` are the models' own ones, by name; who does not know them leaves them to the worker.
+        """
+        model = self.render.model or model
+        own = {"model": model, "steps": self.render.steps or (steps or {}).get(model)}
+        job = self.model_copy(update={"render": self.render.model_copy(update=own), "batch": self.batch or batch})
         return job.model_copy(update={"id": job.id or job.fingerprint[:16]})
 
 

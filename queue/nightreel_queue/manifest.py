@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -43,15 +43,17 @@ class Manifest:
     repeated: int = 0
     """Jobs left out because the same one came before."""
 
-    def resolved(self, model: str) -> Manifest:
-        """This manifest with model, batch and id written into every job, as a queue carries them.
+    def resolved(self, model: str, steps: Mapping[str, int] | None = None) -> Manifest:
+        """This manifest with model, steps, batch and id written into every job, as a queue carries them.
+
+        `steps`: as `Job.resolved` takes them.
 
         A batch that the file does not name is called after the file and the jobs' contents: the same jobs make the
         same batch, in whatever order. Raises InvalidJob when jobs that differ come to the same id.
         """
         known: dict[str, Job] = {}
         for job in self.jobs:
-            full = job.resolved(model=model, batch="")
+            full = job.resolved(model=model, batch="", steps=steps)
             if known.setdefault(str(full.id), full) != full:
                 raise refusal(f"holds different jobs that come to the id {full.id!r}: give each its own", self.name)
         batch = self.batch or f"{name_from(Path(self.name).stem)}-{_fingerprint(known)}"
