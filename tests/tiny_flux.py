@@ -5,6 +5,7 @@ It paints noise, but through the same code and the same kinds of files as the re
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def build(folder: Path, seed: int = 0, *, dev: bool = False, sure: bool = False)
 def build_control(folder: Path, seed: int = 1, **config: Any) -> None:
     """Write an untrained control checkpoint for it. New ones steer nothing (zeros), so all weights are drawn anew."""
     torch.manual_seed(seed)
+    warnings.filterwarnings("ignore", "`FluxPosEmbed` is deprecated", FutureWarning)  # by diffusers, which uses it
     net = FluxControlNetModel(**_SHAPE | {"num_layers": 1, "num_single_layers": 1} | config)
     for name, parameter in net.named_parameters():
         if name.startswith(("controlnet_", "input_hint_block.conv_out")):
