@@ -30,7 +30,7 @@ def control(**fields: Any) -> dict[str, Any]:
 
 
 def test_a_job_that_the_model_can_make_passes() -> None:
-    feedback = {"motion": {"feedback": {}}}
+    feedback: dict[str, Any] = {"motion": {"feedback": {}}}
 
     check(job_of({}, render={"steps": 8}), SPEC, PLAIN)
     check(job_of({}, control(), control() | feedback, control(start=0.5, end=1)), SPEC, POSED)
@@ -94,7 +94,8 @@ def test_more_steps_than_the_model_takes_are_refused_and_none_are_its_own() -> N
 
 def test_every_keyframe_of_a_shot_is_steered_by_the_pictures_content_and_the_checkpoint() -> None:
     said = control(scale=0.5, start=0.1, end=0.9)
-    walk, feedback = {"motion": {"walk": {"to": "a runner"}}}, {"motion": {"feedback": {}}}
+    walk: dict[str, Any] = {"motion": {"walk": {"to": "a runner"}}}
+    feedback: dict[str, Any] = {"motion": {"feedback": {}}}
     job = job_of(said, said | walk, said | feedback, {})
 
     film = plan(job, SPEC, POSED, {ADDRESS: "e" * 64})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,13 @@ def test_control_checkpoints_lie_where_weights_do(tmp_path: Path) -> None:
     assert spec_of().control_folders(None) == {}
     with pytest.raises(SourceUnavailable, match=r"control\.pose of model ours needs weights: set NIGHTREEL_WEIGHTS"):
         spec_of(control={"pose": "poses"}).control_folders(None)
+
+
+def test_the_models_file_tells_every_field_of_an_entry() -> None:
+    text = files("nightreel_pipelines").joinpath("models.toml").read_text(encoding="utf-8")
+    told = [word for line in re.findall(r"^# ([a-z][a-z_, ]*?)  ", text, re.MULTILINE) for word in line.split(", ")]
+
+    assert sorted(told) == sorted(ModelSpec.model_fields.keys() - {"name"})
 
 
 def test_models_are_read_without_torch() -> None:

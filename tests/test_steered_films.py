@@ -71,7 +71,7 @@ def rendered(folder: Path) -> tuple[str, int]:
     with Server(says(200, sticks())) as web:
         control = {"type": "pose", "image": web.url + "pose.png", "scale": 1.5, "end": 1.0}
         shot = {"prompt": "a dancer", "control": control}
-        jobs = [
+        jobs: list[dict[str, Any]] = [
             {"id": "free", "shots": ["a dancer"]},
             {"id": "steered", "shots": [shot]},
             {"id": "walked", "shots": [shot | {"motion": {"walk": {"to": "a runner"}}, "duration": 1}]},
@@ -109,7 +109,9 @@ def test_a_pose_from_the_web_steers_the_film(folder: Path, rendered: tuple[str, 
     assert made["placement"].endswith("; control.pose: 0.00 GiB fp32 on cpu")
     assert made["inputs"] == [hashlib.sha256(sticks()).hexdigest()]
     free, steered, walked = (first_frame(folder, name) for name in ("free", "steered", "walked"))
-    assert np.abs(walked - steered).mean() < np.abs(free - steered).mean() / 3  # x264 rounds, with an eye on what follows
+    assert (
+        np.abs(walked - steered).mean() < np.abs(free - steered).mean() / 3
+    )  # x264 rounds, with an eye on what follows
 
 
 def test_models_that_cannot_say_so_in_the_receipt_before_anything_is_fetched(
