@@ -17,7 +17,6 @@ from ..base import LoadingHeard, Picture, Pictures, Tick, no_pictures
 from ..errors import OutOfMemory, PipelineError
 from ..models import ModelSpec
 from ..recipe import Recipe
-from .control import Controls
 from .hosting import Hosted
 from .ladder import Allocating, Ladder, Watched
 from .loading import Loader
@@ -62,7 +61,7 @@ class Engine:
             with contextlib.suppress(PipelineError):  # will be told when the job asks for its pictures
                 self._encoder.encode(map(prompts_of, expected), lambda: None)
             pictures.result()
-        self._painter = Painter(self._pipe, Controls(self._pipe, self._loader.controls))
+        self._painter = Painter(self._pipe, self._loader.controls)
         for net in (self._pipe.transformer, *self._loader.controls.values()):
             set_attention(net, spec.attention, placement.device)
         self._compiled = compile_blocks(self._pipe.transformer, spec, folder, placement.device, self.warm)

@@ -6,11 +6,11 @@ its neighbours, so the default is one at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import FluxPipeline
+from diffusers import FluxControlNetModel, FluxPipeline
 
 from ..base import Picture, Pictures, Tick
 from ..beginning import beginning
@@ -37,8 +37,9 @@ def check_size(pipe: FluxPipeline, recipe: Recipe) -> None:
 class Painter:
     """Makes keyframes with a loaded pipeline and its control checkpoints."""
 
-    def __init__(self, pipe: FluxPipeline, controls: Controls) -> None:
-        self._pipe, self._controls = pipe, controls
+    def __init__(self, pipe: FluxPipeline, nets: Mapping[str, FluxControlNetModel]) -> None:
+        """`nets` by their types."""
+        self._pipe, self._controls = pipe, Controls(pipe, nets)
 
     def paint(
         self, recipes: Sequence[Recipe], texts: Texts, pictures: Pictures, tick: Tick, *, striped: bool = False
