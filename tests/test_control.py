@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`FluxPosEmbed` is deprecated:Fut
 SIZE = (64, 48)
 PLAIN: dict[str, Any] = {}
 UNION = {"num_mode": 7}
-EYES = {"conditioning_embedding_channels": 16, "patch_size": 2}
+EYES = {"conditioning_embedding_channels": 16, "patch_size": 2, "num_layers": 2}
 GUIDED = {"guidance_embeds": True}
 TWO_LAYERS = {"num_layers": 2, "num_single_layers": 0}
 

@@ -106,7 +106,7 @@ def _t5(vocab_size: int) -> T5EncoderModel:
 
 def _transformer(dev: bool) -> FluxTransformer2DModel:
     return (
-        FluxTransformer2DModel(**_SHAPE, num_layers=2, num_single_layers=2, guidance_embeds=True)
+        FluxTransformer2DModel(**_SHAPE, num_layers=3, num_single_layers=2, guidance_embeds=True)
         if dev
         else (FluxTransformer2DModel(**_SHAPE, num_layers=1, num_single_layers=1, guidance_embeds=False))
     )
