@@ -196,7 +196,7 @@ def test_the_very_start_and_end_of_the_steps_are_counted_as_diffusers_counts_the
 
 
 def test_keyframes_made_together_have_each_its_own_picture_scale_and_steps(weights: Path) -> None:
-    alone, together = load(weights, "union"), load(weights, "union", batch=4)
+    alone, together = load(weights, "union"), load(weights, "union", batch=6)
     batches = counted(together)
     wanted = [
         recipe(alone, 0, scale=0.5),
@@ -344,6 +344,17 @@ def test_what_a_checkpoint_takes_is_part_of_what_must_fit(weights: Path, monkeyp
     assert place("auto", weights, replace(a6000, memory_gib=29.0), prepared=False, beside_gib=4.0).t5_on_host
     with pytest.raises(SourceUnavailable, match=r"needs 24\.5 GiB of GPU memory at least, 4\.0 of it for control"):
         place("auto", weights, Card("L4", (8, 9), 22.0), prepared=False, beside_gib=4.0)
+
+
+def test_a_source_counts_its_checkpoints_when_it_looks_at_its_card(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nightreel_pipelines.flux.source._card", lambda spec: Card("a small card", (8, 9), 4.0))
+
+    with pytest.raises(
+        SourceUnavailable, match=r"at least, 0\.0 of it for control checkpoints, a small card gives 4\.0"
+    ):
+        FluxSource(spec_of("schnell", "plain"), weights).describe()
 
 
 def test_the_placement_tells_where_the_checkpoint_lies_and_loading_counts_its_bytes(weights: Path) -> None:
