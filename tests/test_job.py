@@ -78,6 +78,10 @@ shots = st.builds(
         duration=st.floats(0.2, 60),
         seed=seeds,
         init=st.builds(lambda rest: {"image": "gs://pictures/x.png"} | rest, some(strength=st.floats(0, 1))),
+        control=st.builds(
+            lambda rest: {"type": "pose", "image": "gs://pictures/x.png"} | rest,
+            some(scale=st.floats(0, 2), start=st.floats(0, 0.3), end=st.floats(0.4, 1)),
+        ),
         motion=st.just("still") | moves | walks | feedbacks,
         transition=transitions,
     ),
@@ -87,7 +91,7 @@ outputs = st.one_of(
     st.fixed_dictionaries({"width": sides, "height": sides}),
 )
 renders = some(
-    model=st.sampled_from(["pocket", "flux-schnell"]), megapixels=st.floats(0.004, 4.2), steps=st.integers(1, 8)
+    model=st.sampled_from(["pocket", "flux-schnell"]), megapixels=st.floats(0.004, 4.2), steps=st.integers(1, 50)
 )
 
 
@@ -167,6 +171,7 @@ def test_the_fingerprint_ignores_names_priority_labels_and_notices(
         {"output": {"aspect": "9:16"}},
         {"render": {"model": "pocket"}},
         {"render": {"steps": 2}},
+        {"shots": [{"prompt": "a red sun", "control": {"type": "pose", "image": "gs://pictures/x.png"}}]},
         {"seed": 1},
         {"seed_mode": "fixed"},
         {"style_prefix": "oil, "},
@@ -182,6 +187,35 @@ def test_the_fingerprint_of_the_smallest_job_never_changes() -> None:
     """A release that changed it would render, and bill, every job again."""
     assert minimal().to_json() == '{"shots":[{"prompt":"a red sun"}],"version":1}'
     assert minimal().fingerprint == "15d8bc0110577035f1cfed53070c695a643d2ab5b51bafd6a7eb743ceeda99f9"
+
+
+def test_four_steps_are_one_fingerprint_whether_said_or_not_and_stay_said() -> None:
+    """They were the default of every model once; now a model may have another, which the worker writes into the job."""
+    said = minimal(render={"steps": 4})
+
+    assert said.fingerprint == minimal().fingerprint
+    assert parse_job(said.to_json()).render.steps == 4
+    own = {"pocket": 4, "slow": 28}
+    resolved = [
+        job.resolved(model="slow", batch="b", steps=own) for job in (said, minimal(), minimal(render={"steps": 9}))
+    ]
+    assert [job.render.steps for job in resolved] == [4, 28, 9]
+    assert len({job.fingerprint for job in resolved}) == len({job.id for job in resolved}) == 3
+    quick = minimal().resolved(model="pocket", batch="b", steps=own)
+    assert (quick.render.steps, quick.fingerprint) == (4, minimal(render={"model": "pocket"}).fingerprint)
+    assert minimal().resolved(model="pocket", batch="b").fingerprint == quick.fingerprint
+
+
+def test_a_jobs_inputs_are_all_its_pictures_each_once() -> None:
+    pose = {"type": "pose", "image": "gs://pictures/pose.png"}
+    hills = "gs://pictures/hills.png"
+    shots = [
+        {"prompt": "x", "control": pose, "init": {"image": hills}},
+        {"image": hills},
+        {"prompt": "y", "control": pose},
+    ]
+
+    assert dict(minimal(shots=shots).inputs) == {hills: "shots[0].init.image", pose["image"]: "shots[0].control.image"}
 
 
 def test_numbers_written_without_a_point_are_the_same_numbers() -> None:
@@ -253,7 +287,7 @@ REFUSED: list[tuple[str, Any, str, str]] = [
         "a shot as text",
         {"shots": ["x"]},
         "shots[0]",
-        "is 'x'; must be a mapping of image, prompt, duration, seed, init, motion, transition",
+        "is 'x'; must be a mapping of image, prompt, duration, seed, init, control, motion, transition",
     ),
     (
         "too many shots",
@@ -384,6 +418,36 @@ REFUSED: list[tuple[str, Any, str, str]] = [
         {"shots": [{"image": "gs://pictures/x.png", "init": {"image": "gs://pictures/y.png"}}]},
         "shots[0].init",
         "nothing is drawn where image names a picture: give one of the two",
+    ),
+    (
+        "a picture of what nobody knows",
+        shot(control={"type": "depth", "image": "gs://pictures/x.png"}),
+        "shots[0].control.type",
+        "is 'depth'; must be pose",
+    ),
+    (
+        "a scale beyond all measure",
+        shot(control={"type": "pose", "image": "gs://pictures/x.png", "scale": 3}),
+        "shots[0].control.scale",
+        "is 3; must be a number from 0 to 2",
+    ),
+    (
+        "steering that ends before it starts",
+        shot(control={"type": "pose", "image": "gs://pictures/x.png", "start": 0.7}),
+        "shots[0].control.start",
+        "is not before end (0.65): lower start, or raise end",
+    ),
+    (
+        "a pose for a picture that is there",
+        {"shots": [{"image": "gs://pictures/x.png", "control": {"type": "pose", "image": "gs://pictures/y.png"}}]},
+        "shots[0].control",
+        "nothing is drawn where image names a picture: give one of the two",
+    ),
+    (
+        "too many steps for any model",
+        {**MINIMAL, "render": {"steps": 51}},
+        "render.steps",
+        "is 51; must be a whole number from 1 to 50",
     ),
     (
         "more keyframes than are allowed",

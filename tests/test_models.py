@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from nightreel_pipelines.errors import SourceUnavailable
-from nightreel_pipelines.models import ModelSpec, load_models, make_source
+from nightreel_pipelines.models import ModelSpec, load_models, make_source, own_steps
 
 
 def spec_of(**fields: object) -> ModelSpec:
@@ -45,6 +47,36 @@ def test_schnell_pads_to_what_its_prompts_may_have() -> None:
 
     assert schnell.prompt_tokens == max(schnell.sequence) == 256
     assert schnell.guidance == 0
+
+
+def test_dev_draws_with_the_defaults_of_diffusers_own_pipeline() -> None:
+    dev = load_models()["flux-dev"]
+
+    assert (dev.steps, dev.max_steps, dev.guidance) == (28, 50, 3.5)
+    assert (dev.longest_prompt, dev.lengths) == (512, (512,))
+
+
+def test_a_model_that_says_nothing_else_takes_four_steps_and_eight_at_most() -> None:
+    models = load_models()
+
+    assert {(models[name].steps, models[name].max_steps) for name in ("pocket", "flux-schnell", "testcard")} == {(4, 8)}
+    assert own_steps(models) == {"pocket": 4, "flux-schnell": 4, "flux-dev": 28, "testcard": 4}
+
+
+def test_control_checkpoints_lie_where_weights_do(tmp_path: Path) -> None:
+    (tmp_path / "poses").mkdir()
+
+    assert spec_of(control={"pose": "poses"}).control_folders(tmp_path) == {"pose": tmp_path / "poses"}
+    assert spec_of().control_folders(None) == {}
+    with pytest.raises(SourceUnavailable, match=r"control\.pose of model ours needs weights: set NIGHTREEL_WEIGHTS"):
+        spec_of(control={"pose": "poses"}).control_folders(None)
+
+
+def test_the_models_file_tells_every_field_of_an_entry() -> None:
+    text = files("nightreel_pipelines").joinpath("models.toml").read_text(encoding="utf-8")
+    told = [word for line in re.findall(r"^# ([a-z][a-z_, ]*?)  ", text, re.MULTILINE) for word in line.split(", ")]
+
+    assert sorted(told) == sorted(ModelSpec.model_fields.keys() - {"name"})
 
 
 def test_models_are_read_without_torch() -> None:
@@ -82,6 +114,13 @@ def test_an_operators_model_replaces_one_of_the_same_name_whole_and_for_this_cal
     ("text", "said"),
     [
         ('[ours]\nsource = "flux"\nmegapixels = 1.0\nstep = 4\n', "step"),
+        ('[ours]\nsource = "flux"\nmegapixels = 1.0\nsteps = 28\n', "28 are more than max_steps .8.: raise max_steps"),
+        ('[ours]\nsource = "flux"\nmegapixels = 1.0\nmax_steps = 99\n', "max_steps"),
+        ('[ours]\nsource = "flux"\nmegapixels = 1.0\ncontrol = {depth = "x"}\n', "control.depth"),
+        (
+            '[ours]\nsource = "flux"\nmegapixels = 1.0\nmax_sequence_length = 512\nprompt_tokens = 256\n',
+            "max_sequence_length: stands for prompt_tokens and sequence: leave those out",
+        ),
         ('[ours]\nsource = "flux"\n', "megapixels"),
         ('[ours]\nsource = "flux"\nmegapixels = 0\n', "megapixels"),
         ('[ours]\nsource = "flux"\nmegapixels = 1.0\nprecision = "int4"\n', "precision"),
@@ -107,8 +146,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_spec_cannot_be_changed_and_knows_all_its_fields() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         spec_of().megapixels = 2.0  # type: ignore[misc]
-    with pytest.raises(ValidationError, match="steps"):
-        spec_of(steps=4)
+    with pytest.raises(ValidationError, match="stepps"):
+        spec_of(stepps=4)
 
 
 # Weights

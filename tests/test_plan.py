@@ -18,7 +18,7 @@ from nightreel_pipelines.base import Description
 from nightreel_pipelines.keyframes import keyframe_size
 from nightreel_pipelines.models import ModelSpec
 from nightreel_pipelines.plan import Plan, ShotPlan, plan
-from nightreel_pipelines.recipe import Recipe, Start, Toward, Warp
+from nightreel_pipelines.recipe import Control, Recipe, Start, Toward, Warp
 from nightreel_queue.job import Job
 from nightreel_queue.motions import Move
 
@@ -267,7 +267,11 @@ def test_equal_recipes_have_equal_fingerprints_in_every_process() -> None:
 
 WARP = Warp(zoom=1.1, pan=(0.0, 0.1), rotate=2.0, seconds=0.5)
 FULL = dataclasses.replace(
-    RECIPE, toward=Toward("a moon", seed=6, at=0.5), start=Start("abc", strength=0.5, warp=WARP, colors="def")
+    RECIPE,
+    toward=Toward("a moon", seed=6, at=0.5),
+    start=Start("abc", strength=0.5, warp=WARP, colors="def"),
+    control=Control("pose", "abc", scale=0.7, start=0.0, end=0.65, revision="def"),
+    max_sequence_length=512,
 )
 
 
@@ -289,13 +293,15 @@ def variants(value: Any) -> Iterator[Any]:
 def test_every_field_of_a_recipe_changes_its_fingerprint() -> None:
     others = list(variants(FULL))
 
-    assert len(others) == 23
-    assert len({recipe.fingerprint for recipe in [FULL, *others]}) == 24
+    assert len(others) == 31
+    assert len({recipe.fingerprint for recipe in [FULL, *others]}) == 32
 
 
-def test_a_recipe_that_neither_walks_nor_starts_from_a_picture_is_what_it_was_before_these_were_thought_of() -> None:
+def test_a_recipe_without_what_was_thought_of_later_is_what_it_was_before() -> None:
     """Else every stored keyframe would be made anew."""
-    assert dataclasses.replace(FULL, toward=None, start=None).fingerprint == RECIPE.fingerprint
+    plain = dataclasses.replace(FULL, toward=None, start=None, control=None, max_sequence_length=None)
+
+    assert plain.fingerprint == RECIPE.fingerprint
 
 
 @pytest.mark.parametrize(("strength", "evaluations"), [(0.0, 0), (0.01, 1), (0.25, 1), (0.26, 2), (0.55, 3), (1.0, 4)])

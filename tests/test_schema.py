@@ -32,6 +32,10 @@ EVERY_FIELD: dict[str, Any] = {
         {"prompt": "y", "motion": {"zoom": [1, 2], "pan": [0, 1], "rotate": 3, "focus": [0.1, 0.9], "ease": "in"}},
         {"image": "gs://pictures/logo.png"},
         {"prompt": "z", "init": {"image": "gs://pictures/hills.jpg", "strength": 0.6}},
+        {
+            "prompt": "z",
+            "control": {"type": "pose", "image": "gs://pictures/pose.png", "scale": 1, "start": 0.1, "end": 0.9},
+        },
         {"prompt": "z", "motion": {"walk": {"to": "x", "seed": 3, "rate": 4, "ease": "in"}}},
         {
             "prompt": "z",
@@ -161,6 +165,9 @@ def test_the_job_of_every_field_has_every_field() -> None:
         {"shots": [{"prompt": "x", "motion": {"walk": {"rate": 9}}}]},
         {"shots": [{"prompt": "x", "motion": {"feedback": {"to": "y"}}}]},
         {"shots": [{"prompt": "x", "init": {"strength": 0.5}}]},
+        {"shots": [{"prompt": "x", "control": {"image": "gs://pictures/x.png"}}]},
+        {"shots": [{"prompt": "x", "control": {"type": "depth", "image": "gs://pictures/x.png"}}]},
+        {"render": {"steps": 51}},
         {"output": {"fps": 99}},
         {"transition": {"type": "slide", "direction": "in"}},
         {"audio": {}},

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nightreel_pipelines.models import load_models
+from nightreel_pipelines.abilities import wrong_steps
+from nightreel_pipelines.models import ModelSpec, load_models, own_steps
 from nightreel_queue.base import Message
 from nightreel_queue.connect import open_queue
 from nightreel_queue.errors import InvalidJob, Problem
@@ -61,8 +62,9 @@ def submit(manifest: Manifest, settings: Settings, store: Store) -> Manifest:
 
     Done again after it was cut off, it does what is missing. Raises InvalidJob, IdTaken.
     """
-    batch = manifest.resolved(settings.model)
-    _check_models(batch.jobs, settings)
+    models = load_models(settings.models)
+    batch = manifest.resolved(settings.model, own_steps(models))
+    _check_models(batch.jobs, models)
     _check_reach(manifest, settings)
     _keep_files(manifest, store)
     messages = [Message.of(job) for job in batch.jobs]
@@ -103,8 +105,11 @@ def _keep_files(manifest: Manifest, store: Store) -> None:
             raise InvalidJob([Problem(f"{path} cannot be read: {exc.strerror}", place=manifest.name)]) from exc
 
 
-def _check_models(jobs: Sequence[Job], settings: Settings) -> None:
-    known = load_models(settings.models)
+def _check_models(jobs: Sequence[Job], known: Mapping[str, ModelSpec]) -> None:
+    """What the worker would refuse for its model, while somebody is there who can mend it. Raises InvalidJob."""
     unknown = sorted({job.render.model or "" for job in jobs} - known.keys())
     if unknown:
         raise InvalidJob([Problem(no_model(name, known), "render.model") for name in unknown])
+    wrong = {job.id or "": wrong_steps(job, known[job.render.model or ""]) for job in jobs}
+    if any(wrong.values()):
+        raise InvalidJob([Problem(why, "render.steps", f"job {name}") for name, why in wrong.items() if why])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from .errors import Unrenderable
@@ -39,6 +39,8 @@ class Description:
     """Numbers that the model computes in: fp32, bf16, fp8, fp8/bf16, fp8/fp32; empty for a source without a model."""
     device: str
     """cpu or cuda. Decides no pixels by promise, but is logged and stands in the receipt."""
+    controls: Mapping[str, str] = field(default_factory=dict)
+    """Hash of the weights of each control checkpoint, by its type, such as pose. Stands in recipes that use it."""
 
 
 class Source(Protocol):

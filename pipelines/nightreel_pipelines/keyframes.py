@@ -15,7 +15,7 @@ from nightreel_queue.motions import Feedback, FeedbackMotion, Walk, WalkMotion
 from .base import Description
 from .easing import ease
 from .models import ModelSpec
-from .recipe import Recipe, Start, Toward, Warp
+from .recipe import Control, Recipe, Start, Toward, Warp
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,21 @@ class Keyframes:
             precision=self._description.precision,
             prompt=self._styled(shot.prompt),
             seed=self._seed(shot.prompt) if shot.seed is None else shot.seed,
-            steps=self._job.render.steps,
+            steps=self._job.render.steps or self._spec.steps,
             guidance=self._spec.guidance,
             width=width,
             height=height,
             start=Start(self._inputs[init.image], init.strength) if init else None,
+            control=self._control(shot),
+            max_sequence_length=self._spec.max_sequence_length,
         )
+
+    def _control(self, shot: Shot) -> Control | None:
+        said = shot.control
+        if said is None:
+            return None
+        revision = self._description.controls.get(said.type, "")
+        return Control(said.type, self._inputs[said.image], said.scale, said.start, said.end, revision)
 
     def _walk(self, shot: Shot, walk: Walk, first: Recipe, frames: int) -> tuple[Placed, ...]:
         """Evenly over the shot, from its first frame to its last, which are the two ends themselves."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nightreel_queue.job import MAX_STEPS, STEPS
 
 from .base import Source
 from .errors import SourceUnavailable
@@ -30,7 +33,12 @@ class ModelSpec(BaseModel):
     source: str
     weights: str | None = None
     megapixels: float = Field(gt=0)
+    steps: int = Field(STEPS, ge=1, le=MAX_STEPS, description="denoising steps when the job does not say")
+    max_steps: int = Field(8, ge=1, le=MAX_STEPS, description="most that a job may ask for")
     guidance: float = 0.0
+    max_sequence_length: int | None = Field(
+        None, ge=1, description="T5 tokens that prompts may have and are padded to; stands in recipes"
+    )
     prompt_tokens: int = Field(256, ge=1)
     sequence: tuple[Annotated[int, Field(ge=1)], ...] = ()
     multiple: int = Field(16, ge=2, description="keyframe sides are multiples of this many pixels")
@@ -43,6 +51,7 @@ class ModelSpec(BaseModel):
     compile: str = Field(
         "off", pattern=r"^(off|cached|on)$", description="whether the transformer is compiled, on a GPU"
     )
+    control: dict[Literal["pose"], str] = Field({}, description="folders of control checkpoints, by what they read")
     options: dict[str, Any] = Field({}, description="for the source alone")
 
     def tuned(self, **settings: object) -> Self:
@@ -52,24 +61,43 @@ class ModelSpec(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.steps > self.max_steps:
+            raise ValueError(f"steps: {self.steps} are more than max_steps ({self.max_steps}): raise max_steps too")
         if self.sequence and max(self.sequence) < self.prompt_tokens:
             raise ValueError("sequence: the longest must hold prompt_tokens")
+        if self.max_sequence_length and self.model_fields_set & {"prompt_tokens", "sequence"}:
+            raise ValueError("max_sequence_length: stands for prompt_tokens and sequence: leave those out")
         return self
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """T5 tokens that prompts are padded to, ascending: the smallest that holds the prompt is taken."""
+        return tuple(sorted(self.sequence)) or (self.longest_prompt,)
+
+    @property
+    def longest_prompt(self) -> int:
+        """T5 tokens that a prompt may have."""
+        return self.max_sequence_length or self.prompt_tokens
 
     def folder(self, weights_root: Path | None) -> Path:
         """Where the weights lie. Raises SourceUnavailable when the folder is not there."""
-        wanted = self.weights or self.name
+        return self._folder(self.weights or self.name, weights_root, f"model {self.name}")
+
+    def control_folders(self, weights_root: Path | None) -> dict[str, Path]:
+        """Where the control checkpoints lie, by type. Raises SourceUnavailable."""
+        return {
+            kind: self._folder(wanted, weights_root, f"control.{kind} of model {self.name}")
+            for kind, wanted in self.control.items()
+        }
+
+    def _folder(self, wanted: str, weights_root: Path | None, what: str) -> Path:
         if wanted.startswith("package:"):
             return Path(str(files("nightreel_pipelines"))) / wanted.removeprefix("package:")
         if weights_root is None and not Path(wanted).is_absolute():
-            raise SourceUnavailable(
-                f"model {self.name} needs weights: set NIGHTREEL_WEIGHTS to the folder that holds {wanted}/"
-            )
+            raise SourceUnavailable(f"{what} needs weights: set NIGHTREEL_WEIGHTS to the folder that holds {wanted}/")
         folder = (weights_root or Path()) / wanted
         if not folder.is_dir():
-            raise SourceUnavailable(
-                f"model {self.name}: no folder {folder}; put its weights there, in diffusers' layout"
-            )
+            raise SourceUnavailable(f"{what}: no folder {folder}; put its weights there, in diffusers' layout")
         return folder
 
 
@@ -82,6 +110,11 @@ def load_models(extra: Path | None = None) -> dict[str, ModelSpec]:
         except (OSError, ValueError, TypeError) as exc:
             raise SourceUnavailable(f"cannot use models file {extra}: {exc}") from exc
     return models
+
+
+def own_steps(models: Mapping[str, ModelSpec]) -> dict[str, int]:
+    """Each model's own denoising steps, as `Job.resolved` takes them."""
+    return {name: spec.steps for name, spec in models.items()}
 
 
 def make_source(spec: ModelSpec, weights_root: Path | None) -> Source:

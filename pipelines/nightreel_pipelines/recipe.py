@@ -49,6 +49,24 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Control:
+    """A picture that steers the drawing, and by which checkpoint."""
+
+    type: str
+    """What the picture shows, such as pose."""
+    picture: str
+    """Fingerprint of a given picture."""
+    scale: float
+    """Factor on what the checkpoint adds to the model; 0 adds nothing."""
+    start: float
+    """Share of the steps before it steers."""
+    end: float
+    """Share of the steps after which it steers no more."""
+    revision: str
+    """Hash of the checkpoint's weights."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """Equal recipes give equal pictures, so a keyframe whose fingerprint is in the store is never paid for twice."""
 
@@ -70,6 +88,10 @@ class Recipe:
     """The other picture that this one lies on the way to."""
     start: Start | None = None
     """What it is drawn over; from noise alone when None."""
+    control: Control | None = None
+    """What steers it."""
+    max_sequence_length: int | None = None
+    """T5 tokens that its prompts are padded to; what the model's entry says in `sequence` when None."""
 
     @property
     def fingerprint(self) -> str:
@@ -78,8 +100,18 @@ class Recipe:
 
     @property
     def evaluations(self) -> int:
-        """How often the model is run: all steps from noise alone, else as many as keep a step as short as that."""
-        return self.steps if self.start is None else math.ceil(round(self.steps * self.start.strength, 9))
+        """How often the model is run."""
+        return evaluations(self.steps, 1.0 if self.start is None else self.start.strength)
+
+
+def evaluations(steps: int, strength: float) -> int:
+    """All steps from noise alone (strength 1), else as many as keep a step as short as that."""
+    return math.ceil(round(steps * strength, 9))
+
+
+def steered(start: float, end: float, count: int) -> tuple[bool, ...]:
+    """Which of `count` steps lie wholly between two shares of them, as diffusers' FluxControlNetPipeline counts."""
+    return tuple(index / count >= start and (index + 1) / count <= end for index in range(count))
 
 
 def _without_none(value: dict[str, Any]) -> dict[str, Any]:

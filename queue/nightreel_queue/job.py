@@ -19,6 +19,7 @@ from pydantic_core import PydanticKnownError
 
 from .audio import Audio
 from .motions import DEFAULT_MOTION, Motion, Walk, WalkMotion, keyframes_at_most
+from .pictures import Control, Init
 from .strict import PROMPT_CHARS, Address, Seed, Strict, incomplete, problem
 from .transitions import Transition
 
@@ -26,6 +27,8 @@ MAX_SHOTS = 120
 MAX_VIDEO_S = 600.0
 MAX_KEYFRAMES = 2000  # of one job: 70 minutes of an L4 at 2 s each
 SHORT_SIDE_PX = 720  # of an output that names only its aspect
+STEPS = 4  # of a model whose entry says nothing else: left out of fingerprints
+MAX_STEPS = 50  # of any model; most allow fewer
 SIDE_PX = (64, 2160)  # smallest and largest side of an output
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -82,15 +85,8 @@ class Render(Strict):
     megapixels: float | None = Field(
         None, ge=0.004, le=4.2, description="size of a keyframe; the model's when left out"
     )
-    steps: int = Field(4, ge=1, le=8, description="denoising steps (num_inference_steps)")
-
-
-class Init(Strict):
-    """A picture that the shot's first keyframe is drawn over."""
-
-    image: Address = Field(description="gs://BUCKET/NAME or https://...")
-    strength: float = Field(
-        0.7, ge=0, le=1, description="starting noise: 0 keeps the picture, 1 draws as if there were none"
+    steps: int | None = Field(
+        None, ge=1, le=MAX_STEPS, description="denoising steps (num_inference_steps); the model's when left out"
     )
 
 
@@ -110,6 +106,7 @@ class Shot(Strict):
         None, description="of this shot's noise; from the job's seed and the prompt when left out"
     )
     init: Init | None = Field(None, description="a picture that the prompt is drawn over")
+    control: Control | None = Field(None, description="a picture that steers what is drawn")
     motion: Motion = DEFAULT_MOTION
     transition: Transition | None = Field(None, description="into the next shot; the job's when left out")
 
@@ -126,7 +123,7 @@ class Shot(Strict):
         if self.prompt is not None and not self.prompt.strip():
             raise problem("is empty: say what the picture shows", "prompt")
         if self.image is not None:
-            for field in ("prompt", "seed", "init"):
+            for field in ("prompt", "seed", "init", "control"):
                 if getattr(self, field) is not None:
                     raise problem("nothing is drawn where image names a picture: give one of the two", field)
             if keyframes_at_most(self.motion, 0.0) > 1:
@@ -239,6 +236,8 @@ class Job(Strict):
                 found.setdefault(shot.image, f"shots[{index}].image")
             if shot.init is not None:
                 found.setdefault(shot.init.image, f"shots[{index}].init.image")
+            if shot.control is not None:
+                found.setdefault(shot.control.image, f"shots[{index}].control.image")
         return found
 
     def transition_after(self, index: int) -> tuple[Transition, float]:
@@ -256,25 +255,31 @@ class Job(Strict):
         return hashlib.sha256(canonical(self.content()).encode()).hexdigest()
 
     def content(self) -> dict[str, Any]:
-        """The fields that decide the video, without those that hold their defaults."""
+        """The fields that decide the video, without those that hold their defaults; for steps that is 4, said or not."""
         aside = {"id", "batch", "priority", "notify", "labels"}
-        return {"version": self.version} | self.model_dump(mode="json", exclude_defaults=True, exclude=aside)
+        steps = None if self.render.steps == STEPS else self.render.steps
+        job = self.model_copy(update={"render": self.render.model_copy(update={"steps": steps})})
+        return {"version": self.version} | job.model_dump(mode="json", exclude_defaults=True, exclude=aside)
 
     def to_json(self) -> str:
         """The canonical form: sorted keys, no blanks, no field that holds its default."""
         return canonical({"version": self.version} | self.model_dump(mode="json", exclude_defaults=True))
 
-    def resolved(self, *, model: str, batch: str) -> Self:
-        """This job with its model, batch and id written into it, as a queue carries it."""
-        render = self.render if self.render.model else _with_model(self.render, model)
+    def resolved(self, *, model: str, batch: str, steps: Mapping[str, int] | None = None) -> Self:
+        """This job with its model, steps, batch and id written into it, as a queue carries it.
+
+        `steps` are the models' own ones, by name; who does not know them leaves them to the worker.
+        """
+        model = self.render.model or model
+        render = _with(self.render, model, self.render.steps or (steps or {}).get(model))
         job = self.model_copy(update={"render": render, "batch": self.batch or batch})
         return job if job.id else job.model_copy(update={"id": job.fingerprint[:16]})
 
 
 @lru_cache(maxsize=256)
-def _with_model(render: Render, model: str) -> Render:
+def _with(render: Render, model: str, steps: int | None) -> Render:
     """Shared by all jobs of a manifest that say the same."""
-    return render.model_copy(update={"model": model})
+    return render.model_copy(update={"model": model, "steps": steps})
 
 
 def canonical(value: Any) -> str:

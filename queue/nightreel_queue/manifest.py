@@ -54,15 +54,17 @@ class Manifest:
     remarks: tuple[str, ...] = ()
     """What is no mistake, and yet worth a look; each begins with the file's name."""
 
-    def resolved(self, model: str) -> Manifest:
-        """This manifest with model, batch and id written into every job, as a queue carries them.
+    def resolved(self, model: str, steps: Mapping[str, int] | None = None) -> Manifest:
+        """This manifest with model, steps, batch and id written into every job, as a queue carries them.
+
+        `steps`: as `Job.resolved` takes them.
 
         A batch that the file does not name is called after the file and the jobs' contents: the same jobs make the
         same batch, in whatever order. Raises InvalidJob when jobs that differ come to the same id.
         """
         known: dict[str, Job] = {}
         for job in self.jobs:
-            full = job.resolved(model=model, batch="")
+            full = job.resolved(model=model, batch="", steps=steps)
             first = known.setdefault(str(full.id), full)
             if first is not full and first != full:
                 raise refusal(f"holds different jobs that come to the id {full.id!r}: give each its own", self.name)

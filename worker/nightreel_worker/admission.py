@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nightreel_pipelines import abilities
 from nightreel_pipelines.base import Description
 from nightreel_pipelines.errors import SourceUnavailable, Unrenderable
-from nightreel_pipelines.models import ModelSpec
+from nightreel_pipelines.models import ModelSpec, own_steps
 from nightreel_pipelines.plan import Plan, plan
 from nightreel_queue.base import Delivery
 from nightreel_queue.errors import InvalidJob, Problem
@@ -82,7 +83,7 @@ class Admission:
         """Read a delivery. Raises InvalidJob, AlreadyEnded, NameTaken."""
         round_ = _round(delivery)
         day = delivery.published_at.strftime("%Y-%m-%d")
-        job = parse_job(delivery.body).resolved(model=self._model, batch=day)
+        job = parse_job(delivery.body).resolved(model=self._model, batch=day, steps=own_steps(self._models))
         request = Request(job, round_, delivery, None)
         held = self._receipts.read(*request.name)
         if held is None:
@@ -110,6 +111,7 @@ class Admission:
         spec = self.spec(request.job)
         self._inputs.check(request.job)
         description = self._describe(spec, renderer)
+        abilities.check(request.job, spec, description)
         inputs = self._inputs.fetch(request.job, scratch)
         sums = {address: found.sha256 for address, found in inputs.items()}
         layout = plan(request.job, spec, description, sums)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import os
 import queue
 import signal
@@ -115,9 +116,7 @@ class Child:
     def run(self) -> None:
         """Serve orders until the process is ended."""
         description = self._source.describe()
-        self._events.send(
-            wire.Hello(description.source, description.revision, description.precision, description.device)
-        )
+        self._events.send(wire.Hello(**dataclasses.asdict(description)))
         for name, work in (("film", self._film_all), ("save", self._save_all)):
             threading.Thread(target=work, name=name, daemon=True).start()
         threading.Thread(target=self._prepare_all, args=(description,), name="prepare", daemon=True).start()

@@ -86,7 +86,11 @@ class ChildProcess:
         )
         os.close(orders_read)
         os.close(events_write)
-        self.send(wire.Start(spec.model_dump(mode="json"), str(weights_root) if weights_root else None, preset))
+        self.send(
+            wire.Start(
+                spec.model_dump(mode="json", exclude_unset=True), str(weights_root) if weights_root else None, preset
+            )
+        )
         threading.Thread(target=self._listen, args=(events_read,), name="renderer", daemon=True).start()
 
     @property

@@ -65,6 +65,7 @@ class Hello:
     revision: str
     precision: str
     device: str
+    controls: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from math import sqrt
@@ -19,15 +19,15 @@ from ..models import ModelSpec
 from ..recipe import Recipe
 from .hosting import Hosted
 from .ladder import Allocating, Ladder, Watched
-from .loading import Loader, placed
+from .loading import Loader
 from .mixing import mixed, prompts_of
 from .modulation import KEPT
-from .paint import check_size
+from .paint import Painter, check_size
 from .placing import Placement
 from .schedule import timesteps
 from .speed import compile_blocks, set_attention
 from .text import TextEncoder, Texts
-from .together import paint_together, take
+from .together import take
 
 _PROBES = 6  # sizes that are tried, each half of the one before, to tell a job that does not fit what would
 
@@ -41,13 +41,17 @@ class Engine:
         spec: ModelSpec,
         placement: Placement,
         *,
+        controls: Mapping[str, Path] | None = None,
         expected: Sequence[Recipe] = (),
         heard: LoadingHeard = lambda *_: None,
         allocating: Allocating | None = None,
     ) -> None:
-        """Load. The prompts of `expected` are read while the transformer comes in. Raises whatever the libraries raise."""
+        """Load, with the control checkpoints in `controls`, by type.
+
+        The prompts of `expected` are read while the transformer comes in. Raises whatever the libraries raise.
+        """
         self._placement, self._allocating = placement, allocating
-        self._loader = Loader(folder, placement, heard)
+        self._loader = Loader(folder, placement, heard, controls)
         self._pipe = self._loader.pipe
         self._encoder = TextEncoder(self._pipe, spec)
         self._largest = (0, 0)
@@ -57,14 +61,16 @@ class Engine:
             with contextlib.suppress(PipelineError):  # will be told when the job asks for its pictures
                 self._encoder.encode(map(prompts_of, expected), lambda: None)
             pictures.result()
-        set_attention(self._pipe.transformer, spec.attention, placement.device)
+        self._painter = Painter(self._pipe, self._loader.controls)
+        for net in (self._pipe.transformer, *self._loader.controls.values()):
+            set_attention(net, spec.attention, placement.device)
         self._compiled = compile_blocks(self._pipe.transformer, spec, folder, placement.device, self.warm)
         self._ladder = Ladder(spec.batch, None if placement.t5_on_host else self._host_t5)
 
     @property
     def placement(self) -> str:
         """Where the model lies, and what is given up just now."""
-        return "; ".join(filter(None, (placed(self._pipe), self._compiled, self._ladder.rungs)))
+        return "; ".join(filter(None, (self._loader.placed, self._compiled, self._ladder.rungs)))
 
     def keyframes(self, recipes: Sequence[Recipe], pictures: Pictures, tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
         """As Source tells."""
@@ -83,7 +89,7 @@ class Engine:
         recipe = Recipe("", "", "", "warm", seed=0, steps=1, guidance=0, width=width, height=height)
         texts = self._encoder.encode([prompts_of(recipe)], lambda: None)
         self._modulate([recipe], texts)
-        paint_together(self._pipe, [recipe], texts, no_pictures, lambda: None, striped=False)
+        self._painter.paint([recipe], texts, no_pictures, lambda: None)
 
     def _read(self, recipes: Sequence[Recipe], tick: Tick) -> Texts:
         prompts = list(dict.fromkeys(map(prompts_of, recipes)))
@@ -106,7 +112,8 @@ class Engine:
         for some in alike.values():
             read = {(recipe.prompt, recipe.toward): mixed(texts[prompts_of(recipe)], recipe) for recipe in some}
             pooled = [text.pooled for text in read.values()]
-            self._loader.modulation.compute(timesteps(self._pipe, some[0], pooled[0]), pooled, pooled[0].dtype)
+            steps = timesteps(self._pipe, some[0], pooled[0])
+            self._loader.modulation.compute(steps, pooled, some[0].guidance)
 
     def _portions(self, recipes: Sequence[Recipe]) -> Iterator[Sequence[Recipe]]:
         """As many at a time as modulation is remembered for; each keyframe of a walk has its own."""
@@ -123,7 +130,7 @@ class Engine:
         group = take(waiting, texts, self._ladder.batch)
         try:
             with self._watched():
-                made = paint_together(self._pipe, group, texts, pictures, tick, self._ladder.striped)
+                made = self._painter.paint(group, texts, pictures, tick, striped=self._ladder.striped)
         except OutOfMemory as exc:
             if not self._ladder.down(len(group)):
                 raise self._too_large(group[0], texts, pictures) from exc
@@ -155,7 +162,7 @@ class Engine:
         for halvings in range(1, _PROBES + 1):
             shrunk = _shrunk(recipe, 0.5**halvings, 2 * int(self._pipe.vae_scale_factor))
             with contextlib.suppress(OutOfMemory), self._watched():
-                paint_together(self._pipe, [shrunk], texts, pictures, lambda: None, self._ladder.striped)
+                self._painter.paint([shrunk], texts, pictures, lambda: None, striped=self._ladder.striped)
                 return shrunk.width, shrunk.height
         return 0, 0
 
@@ -171,13 +178,14 @@ def _pixels(size: tuple[int, int]) -> int:
 
 
 def _steps_of(recipe: Recipe) -> tuple[object, ...]:
-    """Recipes that are equal in this take equal timesteps."""
-    return recipe.steps, recipe.width, recipe.height, recipe.start and recipe.start.strength
+    """Recipes that are equal in this take equal timesteps and guidance."""
+    return recipe.steps, recipe.guidance, recipe.width, recipe.height, recipe.start and recipe.start.strength
 
 
 def _shrunk(recipe: Recipe, share: float, multiple: int) -> Recipe:
-    """The recipe with about that share of its pixels, one step, sides that the model can make."""
+    """The recipe with about that share of its pixels, one step, which is steered, sides that the model can make."""
     width, height = (
         max(multiple, int(side * sqrt(share)) // multiple * multiple) for side in (recipe.width, recipe.height)
     )
-    return replace(recipe, width=width, height=height, steps=1)
+    control = recipe.control and replace(recipe.control, start=0.0, end=1.0)
+    return replace(recipe, width=width, height=height, steps=1, control=control)

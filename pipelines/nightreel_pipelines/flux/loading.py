@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ for _logging in (diffusers_logging, transformers_logging):
     _logging.disable_progress_bar()
 
 from accelerate import init_empty_weights
-from diffusers import FluxPipeline, FluxTransformer2DModel
+from diffusers import FluxControlNetModel, FluxPipeline, FluxTransformer2DModel
 from torch import nn
 from transformers import CLIPTextModel, T5Config, T5EncoderModel
 
 from ..base import LoadingHeard
+from .control import load_control
 from .dtypes import COMPUTED_IN
 from .filling import fill
 from .hosting import Hosted
@@ -44,10 +46,19 @@ class Loader:
     Every method raises whatever the libraries raise, and LookupError when tensors are missing.
     """
 
-    def __init__(self, folder: Path, placement: Placement, heard: LoadingHeard = lambda *_: None) -> None:
-        self._folder, self._placement = folder, placement
+    def __init__(
+        self,
+        folder: Path,
+        placement: Placement,
+        heard: LoadingHeard = lambda *_: None,
+        controls: Mapping[str, Path] | None = None,
+    ) -> None:
+        """`controls`: folders of control checkpoints, by type."""
+        self._folder, self._placement, self._control_folders = folder, placement, controls or {}
         self._dtype = COMPUTED_IN[placement.computed_in]
-        self._meter = _Meter(sum(_size_bytes(folder / part) for part in ("text_encoder_2", "transformer")), heard)
+        parts = (folder / "text_encoder_2", folder / "transformer", *self._control_folders.values())
+        self._meter = _Meter(sum(map(_size_bytes, parts)), heard)
+        self.controls: dict[str, FluxControlNetModel] = {}
         self.modulation: Modulation | None = None
         self.hosted: Hosted | None = None
         self.pipe = self._build()
@@ -60,13 +71,21 @@ class Loader:
             self.hosted = Hosted(self.pipe.text_encoder_2, self._placement.device)
 
     def load_pictures(self) -> None:
-        """Fill the transformer: pictures can be made now."""
+        """Fill the transformer and load what steers it: pictures can be made now."""
         transformer = self.pipe.transformer
         if self._placement.modulation_on_host:
             self._fill(transformer, "transformer", self._placement.device, host=MODULATION.fullmatch)
             self.modulation = Modulation(transformer, self._placement.device)
         else:
             self._fill(transformer, "transformer", self._placement.device)
+        for kind, folder in self._control_folders.items():
+            self.controls[kind] = load_control(kind, folder, self._dtype, self._placement.device, self._meter.add)
+
+    @property
+    def placed(self) -> str:
+        """As `placed`, with the control checkpoints."""
+        nets = (f"control.{kind}: {_held(net)}" for kind, net in self.controls.items())
+        return "; ".join((placed(self.pipe), *nets))
 
     def _build(self) -> FluxPipeline:
         clip, report = CLIPTextModel.from_pretrained(

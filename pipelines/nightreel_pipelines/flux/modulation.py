@@ -53,24 +53,22 @@ class Modulation:
     def layers(self) -> Iterator[nn.Linear]:
         return (place.layer[0] for place in self._places)
 
-    def compute(self, timesteps: Sequence[torch.Tensor], pooled: Sequence[torch.Tensor], dtype: torch.dtype) -> None:
+    def compute(self, timesteps: Sequence[torch.Tensor], pooled: Sequence[torch.Tensor], guidance: float) -> None:
         """Compute ahead for each timestep (as the transformer gets it: (1,), from 0 to 1) and pooled embedding (1, width)."""
+        config: Any = self._transformer.config
+        scale = torch.full([1], guidance, device=self._device) if config.guidance_embeds else None
         with torch.inference_mode():
-            self._ensure([self._vector(step.to(dtype), one) for one in pooled for step in timesteps])
+            self._ensure([self._vector(step.to(one.dtype), one, scale) for one in pooled for step in timesteps])
 
     def _before_step(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        vector = self._vector(
-            kwargs["timestep"].to(kwargs["hidden_states"].dtype), kwargs["pooled_projections"], kwargs
-        )
+        timestep = kwargs["timestep"].to(kwargs["hidden_states"].dtype)
+        vector = self._vector(timestep, kwargs["pooled_projections"], kwargs["guidance"])
         (key,) = self._ensure([vector])
         for place, output in zip(self._places, self._outputs[key], strict=True):
             place.output = output
 
-    def _vector(
-        self, timestep: torch.Tensor, pooled: torch.Tensor, kwargs: dict[str, Any] | None = None
-    ) -> torch.Tensor:
+    def _vector(self, timestep: torch.Tensor, pooled: torch.Tensor, guidance: torch.Tensor | None) -> torch.Tensor:
         """What the layers read, (batch, width), as FluxTransformer2DModel.forward makes it."""
-        guidance = (kwargs or {}).get("guidance")
         embed: Any = self._transformer.time_text_embed
         if guidance is None:
             vector: torch.Tensor = embed(timestep * 1000, pooled)

@@ -69,10 +69,14 @@ def make_noise(pipe: FluxPipeline, recipe: Recipe) -> torch.Tensor:
 
 def encode(pipe: FluxPipeline, picture: Picture) -> torch.Tensor:
     """A picture (both sides multiples of a token) as latents, float32 on the CPU: the likeliest ones, no sample."""
-    pixels = torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
-    found = pipe.vae.encode(pixels.to(pipe.vae.device, pipe.vae.dtype)).latent_dist.mode()
+    found = pipe.vae.encode(to_pixels(picture).to(pipe.vae.device, pipe.vae.dtype)).latent_dist.mode()
     latents: torch.Tensor = (found - pipe.vae.config.shift_factor) * pipe.vae.config.scaling_factor
     return latents.float().cpu()
+
+
+def to_pixels(picture: Picture) -> torch.Tensor:
+    """float32 (1, 3, H, W) on the CPU, from -1 to 1."""
+    return torch.from_numpy(picture.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
 
 
 def _first_sigma(pipe: FluxPipeline, sigmas: list[float], tokens: int) -> float:

@@ -1,19 +1,27 @@
-"""A recipe and its prompt's embedding -> a picture. Imports torch."""
+"""Recipes and their prompts' embeddings -> pictures, several of one size in one go of the transformer. Imports torch.
+
+A GPU that a single keyframe does not fill makes several in less time. On a CPU the last bits of a picture then depend on
+its neighbours, so the default is one at a time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import FluxPipeline
+from diffusers import FluxControlNetModel, FluxPipeline
 
-from ..base import Picture, Tick
+from ..base import Picture, Pictures, Tick
+from ..beginning import beginning
 from ..errors import Unrenderable
 from ..recipe import Recipe
+from .control import Controls
 from .memory import enough_memory
-from .noise import noisy
+from .mixing import mixed, prompts_of
+from .noise import Noisy, noisy
 from .stripes import decode
-from .text import Embedding
+from .text import Embedding, Texts
 
 
 def check_size(pipe: FluxPipeline, recipe: Recipe) -> None:
@@ -26,22 +34,34 @@ def check_size(pipe: FluxPipeline, recipe: Recipe) -> None:
         )
 
 
-def paint(
-    pipe: FluxPipeline, recipe: Recipe, text: Embedding, over: Picture | None, tick: Tick, striped: bool = False
-) -> Picture:
-    """Make one keyframe; `tick` is called after each step, before the latents are decoded, and after.
+class Painter:
+    """Makes keyframes with a loaded pipeline and its control checkpoints."""
 
-    `over` is the picture that it is drawn over, of the recipe's size; None for noise alone. `striped`: as `decode` takes it.
+    def __init__(self, pipe: FluxPipeline, nets: Mapping[str, FluxControlNetModel]) -> None:
+        """`nets` by their types."""
+        self._pipe, self._controls = pipe, Controls(pipe, nets)
 
-    Raises OutOfMemory when there is not enough memory, Unrenderable when the numbers overflow, and whatever `tick` raises.
-    """
-    work = f"a keyframe of {recipe.width}x{recipe.height}"
-    with enough_memory(work, "lower render.megapixels, or use a larger machine"), torch.inference_mode():
-        latents = _denoise(pipe, recipe, text, over, tick)
-        tick()
-        picture = finish(pipe, recipe, latents, striped)
-        tick()
-    return picture
+    def paint(
+        self, recipes: Sequence[Recipe], texts: Texts, pictures: Pictures, tick: Tick, *, striped: bool = False
+    ) -> list[Picture]:
+        """Make keyframes that `take` put together; decoded one by one. `pictures` as a Source gets it.
+
+        `tick` is called after each step, before each keyframe is decoded, and at the end. `striped`: as `decode` takes it.
+        Raises OutOfMemory when there is not enough memory, Unrenderable when the numbers overflow, and whatever `tick`
+        and `pictures` raise.
+        """
+        read = [mixed(texts[prompts_of(recipe)], recipe) for recipe in recipes]
+        over = [beginning(recipe, pictures) for recipe in recipes]
+        with enough_memory(*_work(recipes)), torch.inference_mode():
+            begun = [noisy(self._pipe, recipe, picture) for recipe, picture in zip(recipes, over, strict=True)]
+            with self._controls.steering(recipes, pictures):
+                latents = _denoise(self._pipe, recipes[0], read, begun, tick)
+            made = []
+            for recipe, one in zip(recipes, torch.split(latents, 1), strict=True):
+                tick()
+                made.append(finish(self._pipe, recipe, one, striped))
+            tick()
+        return made
 
 
 def finish(pipe: FluxPipeline, recipe: Recipe, latents: torch.Tensor, striped: bool) -> Picture:
@@ -56,30 +76,40 @@ def finish(pipe: FluxPipeline, recipe: Recipe, latents: torch.Tensor, striped: b
     return _to_picture(pixels)
 
 
-def _denoise(pipe: FluxPipeline, recipe: Recipe, text: Embedding, over: Picture | None, tick: Tick) -> torch.Tensor:
-    """Latents (1, channels, 2h, 2w), as the VAE's decoder takes them."""
+def _work(recipes: Sequence[Recipe]) -> tuple[str, str]:
+    """What did not fit, and the mend."""
+    size = f"{recipes[0].width}x{recipes[0].height}"
+    if len(recipes) == 1:
+        return f"a keyframe of {size}", "lower render.megapixels, or use a larger machine"
+    return f"{len(recipes)} keyframes of {size} at once", "set the model's batch lower"
+
+
+def _denoise(
+    pipe: FluxPipeline, recipe: Recipe, texts: Sequence[Embedding], begun: Sequence[Noisy], tick: Tick
+) -> torch.Tensor:
+    """Latents (keyframes, channels, 2h, 2w), as the VAE's decoder takes them. `recipe`: of what all have alike."""
 
     def on_step_end(*_: Any) -> dict[str, torch.Tensor]:
         tick()
         return {}
 
-    begun = noisy(pipe, recipe, over)
+    latents = torch.cat([each.latents for each in begun])
     if recipe.evaluations == 0:
-        return begun.latents.to(pipe.vae.device, pipe.vae.dtype)
+        return latents.to(pipe.vae.device, pipe.vae.dtype)
     packed = pipe(
-        prompt_embeds=text.tokens,
-        pooled_prompt_embeds=text.pooled,
-        latents=pipe._pack_latents(begun.latents, *begun.latents.shape),
+        prompt_embeds=torch.cat([text.tokens for text in texts]),
+        pooled_prompt_embeds=torch.cat([text.pooled for text in texts]),
+        latents=pipe._pack_latents(latents, *latents.shape),
         num_inference_steps=recipe.evaluations,
-        sigmas=begun.sigmas,
+        sigmas=begun[0].sigmas,
         guidance_scale=recipe.guidance,
         height=recipe.height,
         width=recipe.width,
         callback_on_step_end=on_step_end,
         output_type="latent",
     ).images
-    latents: torch.Tensor = pipe._unpack_latents(packed, recipe.height, recipe.width, pipe.vae_scale_factor)
-    return latents
+    made: torch.Tensor = pipe._unpack_latents(packed, recipe.height, recipe.width, pipe.vae_scale_factor)
+    return made
 
 
 def _decode(pipe: FluxPipeline, latents: torch.Tensor, striped: bool) -> torch.Tensor:

@@ -74,8 +74,11 @@ def sizes_of(folder: Path) -> Sizes:
     return Sizes(gib["transformer"], 2 * modulation / 2**30, gib["text_encoder_2"], gib["text_encoder"] + gib["vae"])
 
 
-def place(wanted: str, folder: Path, card: Card | None, *, prepared: bool) -> Placement:
-    """Decide. `wanted`: auto, fp32, bf16, bf16-exact, fp8. Raises SourceUnavailable, with the mend, for what cannot be."""
+def place(wanted: str, folder: Path, card: Card | None, *, prepared: bool, beside_gib: float = 0.0) -> Placement:
+    """Decide. `wanted`: auto, fp32, bf16, bf16-exact, fp8. `beside_gib`: what lies on the GPU besides, in bfloat16.
+
+    Raises SourceUnavailable, with the mend, for what cannot be.
+    """
     if wanted == "fp8" and not prepared:
         raise SourceUnavailable(f"{folder} has no 8-bit weights: nightreel weights prepare {folder} {folder}-fp8")
     if prepared and wanted not in ("auto", "fp8"):
@@ -84,7 +87,7 @@ def place(wanted: str, folder: Path, card: Card | None, *, prepared: bool) -> Pl
         return _fp8(card)
     if card is None:
         return _on_cpu(wanted)
-    return _whole(wanted, card) if wanted in ("fp32", "bf16") else _fitting(wanted, folder, card)
+    return _whole(wanted, card) if wanted in ("fp32", "bf16") else _fitting(wanted, folder, card, beside_gib)
 
 
 def _fp8(card: Card | None) -> Placement:
@@ -109,16 +112,17 @@ def _whole(wanted: str, card: Card) -> Placement:
     return Placement(wanted, "cuda", wanted)
 
 
-def _fitting(wanted: str, folder: Path, card: Card) -> Placement:
+def _fitting(wanted: str, folder: Path, card: Card, beside_gib: float) -> Placement:
     """auto and bf16-exact on a GPU."""
-    sizes = sizes_of(folder)
-    if wanted == "auto" and sizes.all + WORKING_GIB <= card.memory_gib:
+    sizes, besides = sizes_of(folder), WORKING_GIB + beside_gib
+    if wanted == "auto" and sizes.all + besides <= card.memory_gib:
         return _whole("bf16", card)
-    if sizes.exact + WORKING_GIB <= card.memory_gib:
-        t5_on_host = sizes.exact + sizes.t5 + WORKING_GIB > card.memory_gib
+    if sizes.exact + besides <= card.memory_gib:
+        t5_on_host = sizes.exact + sizes.t5 + besides > card.memory_gib
         return Placement("bf16", "cuda", "bf16", modulation_on_host=True, t5_on_host=t5_on_host)
+    beside = f", {beside_gib:.1f} of it for control checkpoints" if beside_gib else ""
     raise SourceUnavailable(
-        f"{folder} needs {sizes.exact + WORKING_GIB:.1f} GiB of GPU memory at least, {card.name} gives"
+        f"{folder} needs {sizes.exact + besides:.1f} GiB of GPU memory at least{beside}, {card.name} gives"
         f" {card.memory_gib:.1f}: nightreel weights prepare {folder} {folder}-fp8 makes it half as large"
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from ..base import Description, LoadingHeard, Picture, Pictures, Tick
 from ..errors import SourceUnavailable
 from ..models import ModelSpec
 from ..recipe import Recipe
+from .checkpoints import check_controls, sizes_gib
 from .placing import Card, Placement, place
 from .prepared import manifest_of
 from .revision import revision
@@ -56,12 +57,19 @@ class FluxSource:
     def load(self) -> None:
         """Bring the whole model onto the device: 12 s on a CPU for pocket, nearly all of it imports."""
         (_, placement), folder = self._decided(), self._folder()
+        controls = self._spec.control_folders(self._weights_root)
         recipes, heard = self._expected
         try:
             from .engine import Engine
 
             self._engine = Engine(
-                folder, self._spec, placement, expected=recipes, heard=heard, allocating=self._allocating
+                folder,
+                self._spec,
+                placement,
+                controls=controls,
+                expected=recipes,
+                heard=heard,
+                allocating=self._allocating,
             )
         except SourceUnavailable:
             raise
@@ -81,16 +89,22 @@ class FluxSource:
 
     def _decided(self) -> tuple[Description, Placement]:
         if self._described is None:
-            folder = self._folder()
-            prepared = manifest_of(folder) is not None
-            card = _card(self._spec)
-            try:
-                placement = place(self._spec.precision, folder, card, prepared=prepared)
-            except (LookupError, ValueError, OSError) as exc:
-                raise SourceUnavailable(f"model {self._spec.name}: {_mend(exc)}") from exc
-            description = Description(NAME, _revision(folder), placement.precision, placement.device)
+            folder, controls = self._folder(), self._spec.control_folders(self._weights_root)
+            check_controls(self._spec, folder, controls)
+            placement = self._placed(folder, controls)
+            revisions = {kind: _revision(place) for kind, place in controls.items()}
+            description = Description(NAME, _revision(folder), placement.precision, placement.device, revisions)
             self._described = description, placement
         return self._described
+
+    def _placed(self, folder: Path, controls: Mapping[str, Path]) -> Placement:
+        prepared = manifest_of(folder) is not None
+        card = _card(self._spec)
+        beside_gib = sizes_gib(self._spec, controls)
+        try:
+            return place(self._spec.precision, folder, card, prepared=prepared, beside_gib=beside_gib)
+        except (LookupError, ValueError, OSError) as exc:
+            raise SourceUnavailable(f"model {self._spec.name}: {_mend(exc)}") from exc
 
     def _folder(self) -> Path:
         """The weights' folder, with every part that its index names; from_pretrained makes empty ones of some."""

@@ -38,7 +38,6 @@ class TextEncoder:
     def __init__(self, pipe: FluxPipeline, spec: ModelSpec) -> None:
         self._pipe = pipe
         self._spec = spec
-        self._sequences = sorted(spec.sequence) or [spec.prompt_tokens]
         self._embedding = lru_cache(_CACHED_PROMPTS)(self._encode)
 
     def encode(self, groups: Iterable[Sequence[str]], tick: Tick) -> dict[tuple[str, ...], tuple[Embedding, ...]]:
@@ -63,13 +62,13 @@ class TextEncoder:
     def _sequence(self, prompt: str) -> int:
         """The shortest length to pad to that holds the prompt: padding costs time, and few lengths compile once."""
         tokens = self.count_tokens(prompt)
-        if tokens > self._spec.prompt_tokens:
+        if tokens > self._spec.longest_prompt:
             start = prompt if len(prompt) <= _SHOWN_CHARACTERS else f"{prompt[:_SHOWN_CHARACTERS]}..."
             raise Unrenderable(
-                f"prompt of {tokens} tokens; {self._spec.name} reads at most {self._spec.prompt_tokens}: "
+                f"prompt of {tokens} tokens; {self._spec.name} reads at most {self._spec.longest_prompt}: "
                 f"shorten {start!r}, or the style around it"
             )
-        return next(length for length in self._sequences if length >= tokens)
+        return next(length for length in self._spec.lengths if length >= tokens)
 
     def _encode(self, prompt: str, sequence: int) -> Embedding:
         # One by one: in a batch the last bits of an embedding depend on its neighbours, and a picture must not change

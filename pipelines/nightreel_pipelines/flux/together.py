@@ -1,25 +1,11 @@
-"""Several keyframes of one size in one go of the transformer. Imports torch.
-
-A GPU that a single keyframe does not fill makes several in less time. On a CPU the last bits of a picture then depend on
-its neighbours, so the default is one at a time.
-"""
+"""Which keyframes are made together. Imports torch."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
 
-import torch
-from diffusers import FluxPipeline
-
-from ..base import Picture, Pictures, Tick
-from ..beginning import beginning
 from ..recipe import Recipe
-from .memory import enough_memory
-from .mixing import mixed, prompts_of
-from .noise import make_noise
-from .paint import finish, paint
+from .mixing import prompts_of
 from .text import Texts
 
 
@@ -37,52 +23,12 @@ def take(waiting: deque[Recipe], texts: Texts, most: int) -> list[Recipe]:
     return group
 
 
-def paint_together(
-    pipe: FluxPipeline, recipes: Sequence[Recipe], texts: Texts, pictures: Pictures, tick: Tick, striped: bool
-) -> list[Picture]:
-    """Make keyframes that `take` put together; decoded one by one. Ticks and raises as `paint`."""
-    first = recipes[0]
-    if len(recipes) == 1:
-        text = mixed(texts[prompts_of(first)], first)
-        return [paint(pipe, first, text, beginning(first, pictures), tick, striped)]
-    work = f"{len(recipes)} keyframes of {first.width}x{first.height} at once"
-    with enough_memory(work, "set the model's batch lower"), torch.inference_mode():
-        made = []
-        for recipe, latents in zip(recipes, torch.split(_denoise(pipe, recipes, texts, tick), 1), strict=True):
-            tick()
-            made.append(finish(pipe, recipe, latents, striped))
-        tick()
-    return made
-
-
 def _is_plain(recipe: Recipe) -> bool:
     return recipe.start is None and recipe.toward is None
 
 
 def _kind(recipe: Recipe, texts: Texts) -> tuple[object, ...]:
-    return recipe.width, recipe.height, recipe.steps, recipe.guidance, texts[prompts_of(recipe)][0].tokens.shape
-
-
-def _denoise(pipe: FluxPipeline, recipes: Sequence[Recipe], texts: Texts, tick: Tick) -> torch.Tensor:
-    """Latents (number of recipes, channels, 2h, 2w)."""
-
-    def on_step_end(*_: Any) -> dict[str, torch.Tensor]:
-        tick()
-        return {}
-
-    first = recipes[0]
-    read = [texts[prompts_of(recipe)][0] for recipe in recipes]
-    noise = torch.cat([make_noise(pipe, recipe) for recipe in recipes])
-    packed = pipe(
-        prompt_embeds=torch.cat([text.tokens for text in read]),
-        pooled_prompt_embeds=torch.cat([text.pooled for text in read]),
-        latents=pipe._pack_latents(noise, *noise.shape),
-        num_inference_steps=first.steps,
-        guidance_scale=first.guidance,
-        height=first.height,
-        width=first.width,
-        callback_on_step_end=on_step_end,
-        output_type="latent",
-    ).images
-    latents: torch.Tensor = pipe._unpack_latents(packed, first.height, first.width, pipe.vae_scale_factor)
-    return latents
+    """Plain recipes that are equal in this can be made together; each has its own control picture, scale and steps."""
+    steered_by = recipe.control.type if recipe.control else None
+    length = texts[prompts_of(recipe)][0].tokens.shape
+    return recipe.width, recipe.height, recipe.steps, recipe.guidance, length, steered_by

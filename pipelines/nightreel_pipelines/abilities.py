@@ -1,0 +1,50 @@
+"""What a job asks of its model, and the model does not have: told before anything is fetched or drawn. No torch here."""
+
+from __future__ import annotations
+
+from nightreel_queue.job import Job, Shot
+from nightreel_queue.motions import FeedbackMotion
+
+from .base import Description
+from .errors import Unrenderable
+from .models import ModelSpec
+from .recipe import evaluations, steered
+
+
+def check(job: Job, spec: ModelSpec, description: Description) -> None:
+    """Raises Unrenderable, naming the field and the mend."""
+    if trouble := wrong_steps(job, spec):
+        raise Unrenderable(f"render.steps: {trouble}")
+    for index, shot in enumerate(job.shots):
+        if shot.control is not None:
+            _check_control(shot, f"shots[{index}].control", job.render.steps or spec.steps, spec, description)
+
+
+def wrong_steps(job: Job, spec: ModelSpec) -> str:
+    """What to say of a number of steps that the model does not take; empty when it does."""
+    steps = job.render.steps
+    if steps is None or steps <= spec.max_steps:
+        return ""
+    return f"is {steps}; {spec.name} takes 1 to {spec.max_steps}: lower it, or leave it out for {spec.steps}"
+
+
+def _check_control(shot: Shot, field: str, steps: int, spec: ModelSpec, description: Description) -> None:
+    control = shot.control
+    assert control is not None
+    if control.type not in description.controls:
+        raise Unrenderable(
+            f"{field}: {spec.name} has no control checkpoint for {control.type}: leave it out, take another model, or have"
+            " the models file name one"
+        )
+    for count in (evaluations(steps, strength) for strength in _strengths(shot)):
+        if not any(steered(control.start, control.end, count)):
+            raise Unrenderable(
+                f"{field}: none of a keyframe's {count} steps lies wholly between start ({control.start:g}) and end"
+                f" ({control.end:g}): move them apart, or raise render.steps or strength"
+            )
+
+
+def _strengths(shot: Shot) -> list[float]:
+    """Starting noise of the shot's first keyframe, and of those that are fed back."""
+    fed_back = [shot.motion.feedback.strength] if isinstance(shot.motion, FeedbackMotion) else []
+    return [1.0 if shot.init is None else shot.init.strength, *fed_back]
