@@ -10,7 +10,7 @@ import hashlib
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -51,14 +51,28 @@ class Encoder:
     context it finishes the file, or aborts it when the body raises.
     """
 
-    def __init__(self, video: Path, *, width: int, height: int, fps: int, crf: int, preset: str = "medium") -> None:
-        """`video` is overwritten; `preset` is x264's, from ultrafast to veryslow. Raises EncoderFailed."""
+    def __init__(
+        self,
+        video: Path,
+        *,
+        width: int,
+        height: int,
+        fps: int,
+        crf: int,
+        preset: str = "medium",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """`video` is overwritten; `preset` is x264's, from ultrafast to veryslow; `tags` by ffmpeg's names for MP4.
+
+        Raises EncoderFailed.
+        """
         self._video = video
         self._size = (height, width, 3)
         raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "pipe:0")
         x264 = ("-c:v", "libx264", "-preset", preset, "-crf", str(crf), "-pix_fmt", "yuv420p")
         same = ("-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact")
-        mp4 = ("-movflags", "+faststart", "-f", "mp4", f"file:{video}")
+        said = [word for name, value in (tags or {}).items() for word in ("-metadata", f"{name}={value}")]
+        mp4 = (*said, "-movflags", "+faststart", "-f", "mp4", f"file:{video}")
         command = (ffmpeg(), *QUIET, "-y", *raw, "-an", "-vf", TO_BT709, *x264, *same, *mp4)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by finish and abort; a file never fills up, as a pipe that nobody reads would
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._said)
