@@ -1,4 +1,4 @@
-"""FLUX.1 [schnell]'s architecture with random weights, as a folder, without a download; or a tiny one of the same kind.
+"""FLUX.1 [schnell]'s architecture with random weights, as a folder, without a download; or a smaller one of the same kind.
 
 The configurations are those that Black Forest Labs publish with the weights (huggingface.co/black-forest-labs/FLUX.1-schnell);
 the numbers are noise of the size that such layers have, so times and memory are the real model's and pictures are not.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from flux_sizes import CLIP, T5, TRANSFORMER, VAE
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
@@ -24,25 +25,10 @@ from nightreel_pipelines.flux.tensors import header
 from nightreel_pipelines.models import load_models
 
 SHARD_BYTES = 4_000_000_000
-TRANSFORMER = {
-    "in_channels": 64, "num_layers": 19, "num_single_layers": 38, "attention_head_dim": 128, "num_attention_heads": 24,
-    "joint_attention_dim": 4096, "pooled_projection_dim": 768, "guidance_embeds": False, "axes_dims_rope": (16, 56, 56),
-}  # fmt: skip
-T5 = {
-    "vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64,
-    "feed_forward_proj": "gated-gelu", "is_encoder_decoder": False, "use_cache": False, "dropout_rate": 0.0,
-}  # fmt: skip
-CLIP = {
-    "vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-    "projection_dim": 768, "max_position_embeddings": 77, "hidden_act": "quick_gelu",
-}  # fmt: skip
-VAE = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 16, "norm_num_groups": 32,
-    "sample_size": 1024, "scaling_factor": 0.3611, "shift_factor": 0.1159, "use_quant_conv": False,
-    "use_post_quant_conv": False,
-}  # fmt: skip
-TINY: dict[str, dict[str, Any]] = {
+Changes = Mapping[str, dict[str, Any]]
+FULL: Changes = {}
+FEW_LAYERS: Changes = {"transformer": {"num_layers": 1, "num_single_layers": 2}, "t5": {"num_layers": 2}}
+TINY: Changes = {
     "transformer": {
         "num_layers": 1, "num_single_layers": 2, "attention_head_dim": 32, "num_attention_heads": 4,
         "joint_attention_dim": 96, "pooled_projection_dim": 64, "axes_dims_rope": (8, 12, 12),
@@ -56,9 +42,8 @@ TINY: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def build(folder: Path, *, tiny: bool, device: str) -> None:
-    """Write the folder: 34 GB in bfloat16, or less than 2 MB. Numbers are drawn on `device`."""
-    changes = TINY if tiny else {}
+def build(folder: Path, *, device: str, changes: Changes = FULL) -> None:
+    """Write the folder: 34 GB in bfloat16; FEW_LAYERS 3 GB, TINY less than 2 MB. Numbers are drawn on `device`."""
     pocket = load_models()["pocket"].folder(None)  # its tokenizers spell words; FLUX.1's vocabularies are larger
     for part in ("tokenizer", "tokenizer_2"):
         shutil.copytree(pocket / part, folder / part)

@@ -250,3 +250,28 @@ def test_the_precision_benchmark_writes_its_section(tmp_path: Path) -> None:
     for rows in found.values():
         assert len(rows) == 5
         assert all(0 < float(row[4]) < 0.5 for row in rows[1:])
+
+
+def test_the_film_benchmark_writes_its_section(tmp_path: Path) -> None:
+    found = list(tables(quick("film", tmp_path)).values())
+
+    whole, stages, presets, eight = found
+    assert whole[1][0] == eight[1][0] == "8 camera moves"
+    assert whole[-1][0] == "one ffmpeg command with zoompan"
+    assert whole[-1][6:8] == ["1.00", "1.00"]
+    assert {row[0] for row in stages[1:]} >= {"keyframe from PNG", "camera, a frame", "walk: a frame between"}
+    assert [row[0] for row in presets[1:] if row[3] == "1.00"] == ["fast (ours)"]
+    assert all(0.9 < float(row[5]) < 1 for row in presets[1:])
+    for rows in found:
+        assert {len(row) for row in rows} == {len(rows[0])}
+
+
+def test_the_load_benchmark_times_loaders_until_the_first_step(tmp_path: Path) -> None:
+    loads, phases = tables(quick("load", tmp_path)).values()
+
+    assert [row[0] for row in loads[1:]] == ["from_pretrained, bf16, cold", "ours, fp8, cold"]
+    assert [row[0] for row in phases[1:]] == ["from_pretrained, bf16", "ours, fp8"]
+    for row in phases[2:]:
+        assert all(re.fullmatch(r"\d+\.\d\d", cell) for cell in row[1:])
+        opened, text, prompt, pictures, step = map(float, row[3:])
+        assert opened <= text <= min(prompt, pictures) <= step

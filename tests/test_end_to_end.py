@@ -108,13 +108,16 @@ def test_the_same_job_gives_the_same_frames_in_another_store(tmp_path: Path) -> 
     (tmp_path / "same.yaml").write_text(
         "jobs: [{id: same, output: {width: 160, height: 96, fps: 8}, shots: [a red sun over blue hills, a boat]}]"
     )
-    digests = []
+    receipts = []
     for store in ("one", "two"):
         run(sys.executable, "-m", "nightreel", "render", "same.yaml", "--store", store, cwd=tmp_path)
         receipt = next((tmp_path / store).glob("same-*/same.json"))
-        digests.append(json.loads(receipt.read_text())["video"]["digest"])
+        receipts.append(json.loads(receipt.read_text()))
 
-    assert digests[0] == digests[1]
+    one, two = receipts
+    assert one["video"]["digest"] == two["video"]["digest"]
+    assert one["outputs"][0]["sha256"] == two["outputs"][0]["sha256"]
+    assert one["run"] != two["run"]
 
 
 def test_a_prompt_becomes_a_video_where_the_user_wants_it(tmp_path: Path) -> None:

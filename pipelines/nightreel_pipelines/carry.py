@@ -63,8 +63,13 @@ class Carry:
         """A displacement from the flow's own reduced picture, in pixels, at places in the picture."""
         height, width = self._first.shape[:2]
         scale = np.array((displacement.shape[1] / width, displacement.shape[0] / height), dtype=np.float32)
-        reduced = (places + np.float32(0.5)) * scale - np.float32(0.5)
-        return sampled(displacement, reduced) / scale
+        factors = np.tile(scale, width)  # for whole rows of x and y, which numpy does far faster than pair by pair
+        rows = places.reshape(height, 2 * width) + np.float32(0.5)
+        rows *= factors
+        rows -= np.float32(0.5)
+        found = sampled(displacement, rows.reshape(places.shape)).reshape(height, 2 * width)
+        found /= factors
+        return found.reshape(places.shape)
 
 
 def _inside(places: Floats, share: float) -> Floats:

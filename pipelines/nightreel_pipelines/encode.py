@@ -10,7 +10,7 @@ import hashlib
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -63,8 +63,10 @@ class Encoder:
         crf: int,
         preset: str = "medium",
         sound: Path | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
-        """`video` is overwritten; `preset` is x264's, from ultrafast to veryslow; `sound` is one that `audio.prepare` made.
+        """`video` is overwritten; `preset` is x264's, from ultrafast to veryslow; `sound` is one that `audio.prepare` made;
+        `tags` by ffmpeg's names for MP4.
 
         Raises EncoderFailed.
         """
@@ -73,7 +75,8 @@ class Encoder:
         raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "pipe:0")
         x264 = ("-c:v", "libx264", "-preset", preset, "-crf", str(crf), "-pix_fmt", "yuv420p")
         same = ("-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact")
-        mp4 = ("-movflags", "+faststart", "-f", "mp4", f"file:{video}")
+        said = [word for name, value in (tags or {}).items() for word in ("-metadata", f"{name}={value}")]
+        mp4 = (*said, "-movflags", "+faststart", "-f", "mp4", f"file:{video}")
         beside = ("-i", f"file:{sound}", "-map", "0:v:0", "-map", "1:a:0", "-c:a", "copy") if sound else ("-an",)
         command = (ffmpeg(), *QUIET, "-y", *raw, *beside, "-vf", TO_BT709, *x264, *same, *mp4)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by finish and abort; a file never fills up, as a pipe that nobody reads would

@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from nightreel_pipelines.models import ModelSpec, make_source
 from nightreel_pipelines.pictures import BadPicture, load_any, load_png, save_png
 from nightreel_pipelines.plan import Plan, plan
 from nightreel_pipelines.recipe import Recipe
+from nightreel_pipelines.tags import tags
 from nightreel_queue.audio import Audio
 from nightreel_queue.job import Job
 
@@ -45,12 +46,13 @@ RECENT_PICTURES = 16  # kept for the next job, which was sent before these were 
 class Task:
     """One order on its way through the child."""
 
-    def __init__(self, order: wire.Order, layout: Plan) -> None:
+    def __init__(self, order: wire.Order, layout: Plan, tags: Mapping[str, str]) -> None:
         self.key = order.key
         self.scratch = Path(order.scratch)
         self.plan = layout
         self.sound: Path | None = None
         """Ready for the film, once everything given has been prepared; None without one."""
+        self.tags = tags
         self._files = {fingerprint: Path(file) for fingerprint, file in order.have.items()}
         self._expected = {each.fingerprint for each in layout.recipes} | {each.fingerprint for each in layout.given}
         self._changed = threading.Condition()
@@ -136,8 +138,9 @@ class Child:
         """Decode what a job brings along while the GPU is at the job before."""
         while True:
             order = self.inbox.get()
-            layout = plan(Job.model_validate_json(order.job), self._spec, description, order.inputs)
-            task = Task(order, layout)
+            job = Job.model_validate_json(order.job)
+            layout = plan(job, self._spec, description, order.inputs)
+            task = Task(order, layout, tags(job, layout, self._spec.name))
             self._tasks[task.key] = task
             try:
                 for given, field in layout.given.items():
@@ -281,7 +284,15 @@ class Child:
         picture(layout.shots[0].keyframes[0].picture.fingerprint)  # no encoder waits for the first keyframe
         video = task.scratch / "video.mp4"
         size = {"width": layout.width, "height": layout.height}
-        with Encoder(video, **size, fps=layout.fps, crf=layout.crf, preset=self._preset, sound=task.sound) as encoder:
+        with Encoder(
+            video,
+            **size,
+            fps=layout.fps,
+            crf=layout.crf,
+            preset=self._preset,
+            sound=task.sound,
+            tags=task.tags,
+        ) as encoder:
             for frame in self._reported(task, film.frames(layout, picture)):
                 task.check()
                 encoder.write(frame)
