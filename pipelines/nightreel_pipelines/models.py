@@ -30,6 +30,10 @@ class ModelSpec(BaseModel):
     source: str
     weights: str | None = None
     megapixels: float = Field(gt=0)
+    expected_s: float = Field(
+        0.0, ge=0, description="seconds that one run of the model is guessed to take for each megapixel of a keyframe"
+    )
+    expected_load_s: float = Field(0.0, ge=0, description="seconds that loading it is guessed to take")
     guidance: float = 0.0
     prompt_tokens: int = Field(256, ge=1)
     sequence: tuple[Annotated[int, Field(ge=1)], ...] = ()

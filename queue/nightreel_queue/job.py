@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
 from .motions import DEFAULT_MOTION, Motion, Walk, WalkMotion, keyframes_at_most
@@ -167,6 +167,24 @@ class Notify(Strict):
         return self
 
 
+class Limits(Strict):
+    """What the job may take at most. A job that is estimated to need more is refused before any work for it."""
+
+    max_seconds: float | None = Field(
+        None, gt=0, description="seconds of a worker that is ready: rendering, filming, checking"
+    )
+    max_cost_usd: float | None = Field(None, gt=0, description="the same in US dollars, at the worker's price")
+    not_after: AwareDatetime | None = Field(
+        None, description="when it is too late to begin, with a time zone, such as 2026-05-01T06:00:00Z"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max_seconds is None and self.max_cost_usd is None and self.not_after is None:
+            raise incomplete("limits nothing: give max_seconds, max_cost_usd or not_after, or leave it out")
+        return self
+
+
 class Job(Strict):
     """One video to render. Its batch and id name its outputs: BATCH/ID.mp4, .jpg and .json."""
 
@@ -183,6 +201,7 @@ class Job(Strict):
     style_suffix: Style = Field("", description="put after every prompt")
     shots: tuple[Shot, ...] = Field(max_length=MAX_SHOTS, json_schema_extra={"minItems": 1})
     transition: Transition = Transition()
+    limits: Limits | None = Field(None, description="what it may take at most")
     priority: Literal["normal", "urgent"] = Field("normal", description="urgent jobs are claimed first")
     notify: Notify | None = Field(None, description="who is told how the job ended")
     labels: dict[LabelKey, LabelValue] = Field({}, max_length=32, description="echoed in receipt and logs")
@@ -264,12 +283,12 @@ class Job(Strict):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 (hex) of all that decides the video; its name, batch, priority, labels and notify do not."""
+        """sha256 (hex) of all that decides the video; its name, batch, limits, priority, labels and notify do not."""
         return hashlib.sha256(canonical(self.content()).encode()).hexdigest()
 
     def content(self) -> dict[str, Any]:
         """The fields that decide the video, without those that hold their defaults."""
-        aside = {"id", "batch", "priority", "notify", "labels"}
+        aside = {"id", "batch", "limits", "priority", "notify", "labels"}
         return {"version": self.version} | self.model_dump(mode="json", exclude_defaults=True, exclude=aside)
 
     def to_json(self) -> str:

@@ -65,8 +65,8 @@ class Film:
     """A finished video in the scratch folder."""
 
     video: Path
-    made: int
-    """Keyframes that were rendered for it."""
+    rendered: frozenset[str]
+    """Fingerprints of the keyframes that were rendered for it; they lie in the scratch folder, too."""
     keyframes_s: float
     film_s: float
     placement: str
@@ -84,10 +84,18 @@ class Limits:
 class Renderer:
     """Safe to use from several threads; each call of `render` blocks its own."""
 
-    def __init__(self, limits: Limits, weights_root: Path | None, preset: str) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        weights_root: Path | None,
+        preset: str,
+        starting: Callable[[bool], None] = lambda begun: None,
+    ) -> None:
+        """`starting` is told when a child is started, and when it is ready or gone."""
         self._limits = limits
         self._weights_root = weights_root
         self._preset = preset
+        self._starting = starting
         self._changed = threading.Condition()
         self._child: ChildProcess | None = None
         self._jobs: dict[str, Rendering] = {}
@@ -116,10 +124,11 @@ class Renderer:
         Raises Unrenderable, FilmFailed, Cancelled, ChildDied, Preempted, RendererUnavailable, and whatever `heard` does.
         """
         made: dict[str, str] = {}
+        rendered: set[str] = set()
         while True:
             rendering = self._hand_over(spec, dataclasses.replace(order, have=order.have | made), alone)
             try:
-                return self._follow(rendering, made, heard)
+                return self._follow(rendering, made, rendered, heard)
             except _AgainError as again:
                 alone = alone or again.alone
             finally:
@@ -166,6 +175,7 @@ class Renderer:
             self._child.close()
             self._child = None
         if self._child is None:
+            self._starting(True)
             self._child = ChildProcess(spec, self._weights_root, self._preset, self._on_line, self._on_death)
             log.info("renderer_started", pid=self._child.pid, model=spec.name)
         return self._child
@@ -192,9 +202,13 @@ class Renderer:
 
     # following
 
-    def _follow(self, rendering: Rendering, made: dict[str, str], heard: Callable[[wire.Line], None]) -> Film:
-        """Pass on what the child says until the job ends; `made` collects the keyframes that lie in the scratch folder."""
-        rendered = len(made)
+    def _follow(
+        self, rendering: Rendering, made: dict[str, str], rendered: set[str], heard: Callable[[wire.Line], None]
+    ) -> Film:
+        """Pass on what the child says until the job ends.
+
+        `made` collects the keyframes that lie in the scratch folder, `rendered` those of them that were rendered.
+        """
         keyframes_s, placement = 0.0, ""
         while True:
             match rendering.lines.get():
@@ -205,11 +219,12 @@ class Renderer:
                 case wire.Dropped():
                     raise Cancelled
                 case wire.Filmed() as filmed:
-                    return Film(Path(filmed.file), rendered, keyframes_s, filmed.seconds, placement)
+                    return Film(Path(filmed.file), frozenset(rendered), keyframes_s, filmed.seconds, placement)
                 case line:
                     if isinstance(line, wire.KeyframeMade):
                         made[line.fingerprint] = line.file
-                        rendered += line.rendered
+                        if line.rendered:
+                            rendered.add(line.fingerprint)
                     elif isinstance(line, wire.KeyframesDone):
                         keyframes_s, placement = line.seconds, line.placement
                     heard(line)
@@ -222,6 +237,7 @@ class Renderer:
             match line:
                 case wire.Hello():
                     child.description = description_of(line)
+                    self._starting(False)
                 case wire.Unavailable():
                     child.unavailable = line.reason
                     child.kill()
@@ -258,6 +274,7 @@ class Renderer:
             if self._child is not child:
                 return  # replaced on purpose
             self._child = None
+            self._starting(False)
             verdicts = self._judge(child)
             jobs, self._jobs = self._jobs, {}
             for key, job in jobs.items():
