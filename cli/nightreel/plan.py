@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,16 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from nightreel_pipelines.base import Description
-from nightreel_pipelines.errors import SourceUnavailable
-from nightreel_pipelines.models import ModelSpec, load_models
+from nightreel_pipelines.models import load_models
 from nightreel_queue.manifest import load_manifest
 from nightreel_storage.connect import open_store
-from nightreel_worker.errors import RendererUnavailable
-from nightreel_worker.forecast import UNKNOWN, Forecast, JobForecast, forecast
-from nightreel_worker.prices import find_price
-from nightreel_worker.renderer import Limits, Renderer
-from nightreel_worker.settings import Settings
+from nightreel_storage.receipts import utc_now
+from nightreel_worker.forecast import Forecast, JobForecast, forecast
+from nightreel_worker.prices import Price, find_price
 
 from .common import EXIT_NOT_ALL_MADE, JsonFlag, ModelFlag, StoreFlag, complain, errors_in_one_line, settings_with
 from .submit import check_models
@@ -50,41 +45,14 @@ def plan(
     with errors_in_one_line():
         batch = load_manifest(manifest).resolved(settings.model)
         check_models(batch.jobs, settings)
-        with _describing(settings) as describe:
-            found = forecast(
-                batch.jobs,
-                open_store(settings.store),
-                load_models(settings.models),
-                find_price(settings.price, settings.prices),
-                describe,
-            )
+        price_of = find_price(settings.price, settings.prices)
+        found = forecast(batch.jobs, open_store(settings.store), load_models(settings.models), price_of, utc_now())
     _print_json(found, batch.batch) if as_json else _show(found)
     if max_cost is not None and found.usd > max_cost:
         complain(f"about {found.usd:.2f} USD, and --max-cost is {max_cost:g}")
         raise typer.Exit(EXIT_NOT_ALL_MADE)
     if any(each.over for each in found.jobs):
         raise typer.Exit(EXIT_NOT_ALL_MADE)
-
-
-@contextlib.contextmanager
-def _describing(settings: Settings) -> Iterator[Callable[[ModelSpec], Description]]:
-    """Asks a renderer what a model is here; where it cannot be had, keyframes that are stored cannot be told."""
-    renderer: Renderer | None = None
-
-    def describe(spec: ModelSpec) -> Description:
-        nonlocal renderer
-        renderer = renderer or Renderer(Limits(settings.stall_s, settings.load_timeout_s), settings.weights, "fast")
-        try:
-            return renderer.describe(spec.tuned(**settings.tuning))
-        except (SourceUnavailable, RendererUnavailable) as exc:
-            complain(f"which keyframes the store has already cannot be told here: {exc}")
-            return UNKNOWN
-
-    try:
-        yield describe
-    finally:
-        if renderer:
-            renderer.close()
 
 
 def _show(found: Forecast) -> None:
@@ -130,15 +98,22 @@ def _summary(found: Forecast) -> Iterator[str]:
         + (f", {shared:,} are there or shared" if shared else "")
         + "."
     )
-    yield f"About {_clock(found.seconds)} on one worker, {_clock(found.start_s)} of it to start and load."
-    hourly = found.price.machine_usd_per_hour
-    dated = f", list of {found.price.dated}" if found.price.dated else ""
-    yield f"About {found.usd:.2f} USD at {hourly:.2f} an hour ({found.price.name}{dated})."
+    yield f"About {_clock(found.seconds)} on one worker, {_clock(found.around_s)} of it to start, load and leave."
+    yield f"About {found.usd:.2f} USD at {_rate(found.price)}."
     yield f"About {found.stored_bytes / 1e6:,.0f} MB of storage."
     if found.guessed:
         yield "Partly a guess: no run in this store has measured this model at work yet; it may be off by half or double."
     else:
         yield f"From what the last {found.runs} run{'s' if found.runs > 1 else ''} in this store took."
+
+
+def _rate(price: Price) -> str:
+    each = (
+        f"{price.usd_per_video_s:g} a second of video"
+        if price.of_a_service
+        else f"{price.machine_usd_per_hour:.2f} an hour"
+    )
+    return f"{each} ({price.name}{f', list of {price.dated}' if price.dated else ''})"
 
 
 def _clock(seconds: float) -> str:
@@ -170,7 +145,7 @@ def _print_json(found: Forecast, batch: str) -> None:
         "batch": batch,
         "videos_there": found.there,
         "seconds": round(found.seconds, 3),
-        "start_s": round(found.start_s, 3),
+        "around_s": round(found.around_s, 3),
         "usd": round(found.usd, 6),
         "price": found.price.name,
         "stored_bytes": found.stored_bytes,

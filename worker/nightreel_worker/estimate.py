@@ -10,12 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
+from pydantic import Field
+
+from nightreel_pipelines.base import Description
 from nightreel_pipelines.models import ModelSpec
 from nightreel_pipelines.plan import Plan
 from nightreel_storage.receipts import Receipt, Record
 
+_SIZE = "[1-9][0-9]{0,4}x[1-9][0-9]{0,4}"
 MAX_ROWS = 50  # of one run: strangers choose sizes
 GUESSED_FILM_S = 0.012  # seconds a megapixel of film, on two cores of a small machine
 GUESSED_VERIFY_S = 0.004
@@ -27,10 +32,12 @@ class Taken(Record):
     """What the jobs of one model and shape took, added up."""
 
     model: str
-    device: str
+    source: str
+    revision: str
     precision: str
-    keyframe_size: str
-    film_size: str
+    device: str
+    keyframe_size: str = Field(pattern=rf"^({_SIZE})?$")
+    film_size: str = Field(pattern=rf"^{_SIZE}$")
     motions: tuple[str, ...]
     jobs: int = 0
     keyframes: int = 0
@@ -44,7 +51,8 @@ class Taken(Record):
 
     @property
     def shape(self) -> tuple[object, ...]:
-        return self.model, self.device, self.precision, self.keyframe_size, self.film_size, self.motions
+        what = (self.model, self.source, self.revision, self.precision, self.device)
+        return *what, self.keyframe_size, self.film_size, self.motions
 
     def plus(self, other: Taken) -> Taken:
         sums = (
@@ -63,12 +71,14 @@ class Takings:
     def rows(self) -> tuple[Taken, ...]:
         return tuple(self._rows.values())
 
-    def add(self, receipt: Receipt) -> None:
-        """A job that is done."""
-        if (row := _row(receipt)) is not None:
-            known = self._rows.get(row.shape)
-            if known or len(self._rows) < MAX_ROWS:
-                self._rows[row.shape] = known.plus(row) if known else row
+    def count(self, receipt: Receipt) -> None:
+        """A job that is done; those of a shape too many are left out."""
+        if (row := _row(receipt)) is not None and (row.shape in self._rows or len(self._rows) < MAX_ROWS):
+            self.add(row)
+
+    def add(self, row: Taken) -> None:
+        known = self._rows.get(row.shape)
+        self._rows[row.shape] = known.plus(row) if known else row
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +106,15 @@ class Estimate:
 class Rates:
     """Estimates jobs of one model on one kind of machine."""
 
-    def __init__(self, rows: Iterable[Taken], spec: ModelSpec, device: str = "", precision: str = "") -> None:
-        """Rows of other models do not count; nor those of other devices and precisions, where these are given."""
+    def __init__(self, rows: Iterable[Taken], spec: ModelSpec, description: Description) -> None:
+        """Rows of other models, devices and precisions do not count."""
         self._spec = spec
-        self._rows = [
-            row
-            for row in rows
-            if row.model == spec.name and device in ("", row.device) and precision in ("", row.precision)
-        ]
+        kind = (spec.name, description.device, description.precision)
+        added = Takings()
+        for row in rows:
+            if (row.model, row.device, row.precision) == kind:
+                added.add(row)
+        self._rows = added.rows
 
     @property
     def measured(self) -> bool:
@@ -166,8 +177,10 @@ def _row(receipt: Receipt) -> Taken | None:
         return None
     return Taken(
         model=made.model,
-        device=made.device,
+        source=made.source,
+        revision=made.revision,
         precision=made.precision,
+        device=made.device,
         keyframe_size=made.keyframe_size,
         film_size=f"{video.width}x{video.height}",
         motions=made.motions,
@@ -206,6 +219,7 @@ def _drawn_mp(row: Taken) -> float:
     return _pixels(row.keyframe_size) / 1e6 * row.keyframes if row.keyframes else 0.0
 
 
+@cache
 def _pixels(size: str) -> int:
     width, _, height = size.partition("x")
     return int(width) * int(height) if width and height else 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import datetime as dt
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nightreel_pipelines.base import Description
@@ -14,9 +16,8 @@ from nightreel_storage.keyframes import Keyframes
 
 from .estimate import Estimate, Rates, pipelined_s
 from .history import History
+from .limits import over, too_late
 from .prices import Price
-
-UNKNOWN = Description("", "", "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,8 @@ class Forecast:
     jobs: Sequence[JobForecast]
     there: int
     """Videos that the store has already; they are none of `jobs`."""
-    start_s: float
-    """From the worker's start until it renders."""
+    around_s: float
+    """From the worker's start until it renders, and from its last video to its exit."""
     work_s: float
     price: Price
     runs: int
@@ -50,11 +51,11 @@ class Forecast:
 
     @property
     def seconds(self) -> float:
-        return self.start_s + self.work_s if self.jobs else 0.0
+        return self.around_s + self.work_s
 
     @property
     def usd(self) -> float:
-        return self.seconds * self.price.machine_usd_per_s
+        return self.price.cost_usd(self.seconds, sum(each.job.duration_s for each in self.jobs))
 
     @property
     def stored_bytes(self) -> int:
@@ -67,71 +68,59 @@ class Forecast:
 
 
 def forecast(
-    jobs: Sequence[Job],
-    store: Store,
-    models: Mapping[str, ModelSpec],
-    price: Price,
-    describe: Callable[[ModelSpec], Description],
+    jobs: Sequence[Job], store: Store, models: Mapping[str, ModelSpec], price: Price, now: dt.datetime
 ) -> Forecast:
     """What resolved jobs take, in their order, on one worker that has to start first.
 
-    `describe` says what a model is on this machine, so that keyframes that the store has can be told; `UNKNOWN` will do.
-    Jobs whose videos are there are left out. Raises StoreUnavailable.
+    Keyframes that the store has are told by what each model was when it rendered last. Jobs whose videos are there are
+    left out. Raises StoreUnavailable.
     """
     history = History.read(store)
     stored = set(Keyframes(store).fingerprints())
     videos = {entry.name for batch in {job.batch for job in jobs} for entry in store.list(f"{batch}/")}
-    by_model: dict[str, list[tuple[Job, Estimate, int]]] = {}
-    for name, own in _by_model([job for job in jobs if f"{job.batch}/{job.id}.mp4" not in videos]).items():
-        spec = models[name]
-        description = describe(spec) if stored else UNKNOWN
-        rates = _rates(history, spec)
-        by_model[name] = [_estimate(job, spec, description, rates, stored) for job in own]
-    work_s = sum(pipelined_s([estimate for _, estimate, _ in rows]) for rows in by_model.values())
-    start_s = sum(history.start_s(models[name]) for name in by_model)
-    alone_s = sum(estimate.seconds for rows in by_model.values() for _, estimate, _ in rows)
-    share = (start_s + work_s) / alone_s if alone_s else 0.0
+    missing = [job for job in jobs if f"{job.batch}/{job.id}.mp4" not in videos]
+    used = {name: models[name] for name in dict.fromkeys(job.render.model or "" for job in missing)}
+    kinds = {name: _Kind.of(spec, history) for name, spec in used.items()}
+    rows = [kinds[job.render.model or ""].estimate(job, stored) for job in missing]
+    # A worker changes its model with the jobs as they come, which is not to be foreseen: each model is started once.
+    work_s = sum(pipelined_s([estimate for job, estimate, _ in rows if job.render.model == name]) for name in used)
+    around_s = sum(history.start_s(spec) + history.end_s(spec) for spec in used.values())
+    alone_s = sum(estimate.seconds for _, estimate, _ in rows)
+    share = (around_s + work_s) / alone_s if alone_s else 0.0
     found = [
         JobForecast(job, estimate, there, estimate.seconds * share,
-                    estimate.seconds * share * price.machine_usd_per_s, _over(job, estimate, price))
-        for rows in by_model.values() for job, estimate, there in rows
+                    price.cost_usd(estimate.seconds * share, job.duration_s), _over(job, estimate, price, now))
+        for job, estimate, there in rows
     ]  # fmt: skip
-    runs = len({run.run for name in by_model for run in history.of(name).runs})
-    return Forecast(found, len(jobs) - len(found), start_s, work_s, price, runs)
+    runs = len({run.run for name in used for run in history.of(name).runs})
+    return Forecast(found, len(jobs) - len(found), around_s, work_s, price, runs)
 
 
-def _by_model(jobs: Sequence[Job]) -> dict[str, list[Job]]:
-    """A worker changes its model between jobs as they come; grouped, every model is started once."""
-    found: dict[str, list[Job]] = {}
-    for job in jobs:
-        found.setdefault(job.render.model or "", []).append(job)
-    return found
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A model, as it was where it rendered last."""
+
+    spec: ModelSpec
+    description: Description
+    rates: Rates
+
+    @classmethod
+    def of(cls, spec: ModelSpec, history: History) -> _Kind:
+        description = history.description(spec.name)
+        return cls(spec, description, Rates(history.taken, spec, description))
+
+    def estimate(self, job: Job, stored: set[str]) -> tuple[Job, Estimate, int]:
+        """Adds the job's keyframes to those that are stored."""
+        inputs = {address: hashlib.sha256(address.encode()).hexdigest() for address in job.inputs}  # for the contents'
+        layout = plan(job, self.spec, self.description, inputs)
+        wanted = {recipe.fingerprint for recipe in layout.recipes}
+        have = frozenset(wanted & stored)
+        stored |= wanted
+        return job, self.rates.estimate(layout, have), len(have)
 
 
-def _rates(history: History, spec: ModelSpec) -> Rates:
-    """On the kind of machine that rendered with this model last."""
-    rows = [row for run in history.of(spec.name).runs for row in run.taken if row.model == spec.name]
-    last = rows[-1] if rows else None
-    return Rates(rows, spec, last.device if last else "", last.precision if last else "")
-
-
-def _estimate(
-    job: Job, spec: ModelSpec, description: Description, rates: Rates, stored: set[str]
-) -> tuple[Job, Estimate, int]:
-    layout = plan(job, spec, description, dict.fromkeys(job.inputs, ""))
-    wanted = {recipe.fingerprint for recipe in layout.recipes}
-    have = frozenset(wanted & stored)
-    stored |= wanted
-    return job, rates.estimate(layout, have), len(have)
-
-
-def _over(job: Job, estimate: Estimate, price: Price) -> str:
-    limits = job.limits
-    if limits is None:
-        return ""
-    usd = estimate.seconds * price.machine_usd_per_s
-    if limits.max_seconds is not None and estimate.seconds > limits.max_seconds:
-        return f"limits.max_seconds: about {estimate.seconds:.0f} s, and it may take {limits.max_seconds:g}"
-    if limits.max_cost_usd is not None and usd > limits.max_cost_usd:
-        return f"limits.max_cost_usd: about {usd:.4f} USD, and it may cost {limits.max_cost_usd:g}"
-    return ""
+def _over(job: Job, estimate: Estimate, price: Price, now: dt.datetime) -> str:
+    if late := too_late(job, now):
+        return late
+    broken = over(job, estimate.seconds, price)
+    return f"{broken}; it would take about {estimate.seconds:.1f} s" if broken else ""

@@ -13,7 +13,7 @@ from nightreel_storage.base import Store
 from nightreel_storage.errors import StoreError
 from nightreel_storage.receipts import utc_now
 
-from .admission import Work
+from .admission import Request, Work
 from .errors import OverLimit
 from .estimate import Rates, Taken
 from .history import History
@@ -37,59 +37,36 @@ class LimitKeeper:
         self._earlier: Sequence[Taken] | None = None
         self._lock = threading.Lock()
 
+    def in_time(self, job: Job) -> None:
+        """Raises OverLimit for a job that comes too late: before anything is started for it."""
+        if late := too_late(job, self._now()):
+            raise OverLimit(late)
+
     def admit(self, work: Work) -> None:
-        """Raises OverLimit for a job that comes too late, or is estimated to take more than it may."""
-        limits = work.request.job.limits
-        if limits is None:
-            return
-        if limits.not_after is not None and self._now() > limits.not_after:
-            raise OverLimit(
-                f"limits.not_after: {limits.not_after.isoformat()} had passed before a worker was free for it"
-            )
-        seconds_most = self._most_s(work.request.job)
-        if seconds_most is None:
-            return
-        description = work.description
-        rates = Rates(self._rows(), work.spec, description.device, description.precision)
-        estimate = rates.estimate(work.plan, frozenset(work.have))
-        if estimate.seconds > seconds_most:
-            known = (
-                "as measured by earlier runs" if estimate.basis == "measured" else "by a guess: no run measured it yet"
-            )
-            raise OverLimit(
-                f"{self._named(work.request.job)}; it would take about {estimate.seconds:.0f} s"
-                f"{self._in_usd(estimate.seconds)} ({known}): {estimate.keyframes} keyframes, {estimate.frames} frames."
-                " Make it shorter, or raise the limit"
-            )
-
-    def check(self, job: Job, spent_s: float) -> None:
-        """Raises OverLimit for a job that has used up what it may."""
-        seconds_most = self._most_s(job)
-        if seconds_most is not None and spent_s > seconds_most:
-            raise OverLimit(
-                f"{self._named(job)}; after {spent_s:.0f} s{self._in_usd(spent_s)} it was not done. Its keyframes are kept:"
-                " raise the limit, and they are not paid for again"
-            )
-
-    def _most_s(self, job: Job) -> float | None:
-        """The tighter of both limits, in seconds; None without one."""
+        """Raises OverLimit for a job that is estimated to take more than it may."""
+        job = work.request.job
         if job.limits is None:
-            return None
-        per_s = self._price.machine_usd_per_s
-        each = [job.limits.max_seconds, job.limits.max_cost_usd / per_s if job.limits.max_cost_usd and per_s else None]
-        return min((limit for limit in each if limit is not None), default=None)
+            return
+        rates = Rates(self._rows(), work.spec, work.description)
+        estimate = rates.estimate(work.plan, frozenset(work.have))
+        if broken := over(job, estimate.seconds, self._price):
+            known = "as earlier runs took" if estimate.basis == "measured" else "a guess: no run has measured it yet"
+            raise OverLimit(
+                f"{broken}; it would take about {self._in_words(estimate.seconds)} ({known}): {estimate.keyframes} keyframes,"
+                f" {estimate.frames} frames. Make it shorter, or lift the limits: {_retry(work.request)}"
+            )
 
-    def _named(self, job: Job) -> str:
-        """The limit that binds, with its figure."""
-        assert job.limits is not None
-        most_s = self._most_s(job)
-        if job.limits.max_seconds is not None and job.limits.max_seconds == most_s:
-            return f"limits.max_seconds: it may take {most_s:g} s"
-        return f"limits.max_cost_usd: it may cost {job.limits.max_cost_usd:g} USD"
+    def check(self, request: Request, spent_s: float) -> None:
+        """Raises OverLimit for a job that has used up what it may."""
+        if broken := over(request.job, spent_s, self._price):
+            raise OverLimit(
+                f"{broken}; after {self._in_words(spent_s)} it was not done. Its keyframes are kept, and it goes on from them"
+                f" without limits: {_retry(request)}"
+            )
 
-    def _in_usd(self, seconds: float) -> str:
-        usd = seconds * self._price.machine_usd_per_s
-        return f", {usd:.4f} USD" if usd else ""
+    def _in_words(self, seconds: float) -> str:
+        usd = self._price.cost_usd(seconds, 0.0)
+        return f"{seconds:.1f} s" + (f", {usd:.4f} USD" if usd else "")
 
     def _rows(self) -> Sequence[Taken]:
         with self._lock:
@@ -100,3 +77,26 @@ class LimitKeeper:
                     log.warning("history_not_read", reason=str(exc))
                     self._earlier = ()
             return [*self._earlier, *self._taken()]
+
+
+def over(job: Job, seconds: float, price: Price) -> str:
+    """Which of its limits a job breaks that takes so long, with its figure; empty when none."""
+    limits = job.limits
+    if limits is None:
+        return ""
+    if limits.max_seconds is not None and seconds > limits.max_seconds:
+        return f"limits.max_seconds: it may take {limits.max_seconds:g} s"
+    if limits.max_cost_usd is not None and price.cost_usd(seconds, job.duration_s) > limits.max_cost_usd:
+        return f"limits.max_cost_usd: it may cost {limits.max_cost_usd:g} USD"
+    return ""
+
+
+def too_late(job: Job, now: dt.datetime) -> str:
+    """That a job may not be begun any more, in words; empty when it may."""
+    if job.limits is None or job.limits.not_after is None or now <= job.limits.not_after:
+        return ""
+    return f"limits.not_after: it was to begin by {job.limits.not_after.isoformat()}, and that has passed"
+
+
+def _retry(request: Request) -> str:
+    return f"nightreel retry {' '.join(request.name)} --without-limits"

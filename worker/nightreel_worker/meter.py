@@ -4,12 +4,13 @@ At each moment a run is in one stage, the first in STAGES that anything is in. A
 made while another's film is encoded belongs to the first: the GPU is what is paid for. Stages that a job is in are booked
 to this job's account; what no job is in (starting, loading, waiting, leaving) is the run's own.
 
-A job's receipt carries what its account held when the receipt was written. So receipts and the run's own seconds add up to
-the run's time exactly, in any order of events.
+A job's receipt carries what its account held when the receipt was written. So receipts, what was lost and the run's own
+seconds add up to the run's time exactly, in any order of events.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -26,6 +27,8 @@ from .prices import Price
 
 Stage = Literal["load", "render", "film", "upload", "import", "wait"]
 Phase = Literal["start", "idle", "drain"]
+Busy = Literal["import", "load"]
+"""What a renderer may have to do before it can render."""
 STAGES: tuple[Stage, ...] = ("load", "render", "film", "upload", "import", "wait")
 """The most telling first: what a moment is booked to when several are under way."""
 OF_JOBS = frozenset(("render", "film", "upload"))
@@ -47,6 +50,8 @@ class Statement:
 
     stages_s: dict[str, float]
     """Seconds by stage or phase; they add up to the run's."""
+    seconds: float
+    """The sum of these."""
     jobs_s: float
     """On receipts of this run."""
     lost_s: float
@@ -65,6 +70,7 @@ class Statement:
     def figures(self) -> dict[str, Any]:
         """Its part of a run's report."""
         return {
+            "seconds": round(self.seconds, 3),
             "stages_s": {stage: round(seconds, 3) for stage, seconds in self.stages_s.items()},
             "jobs_s": round(self.jobs_s, 3),
             "lost_s": round(self.lost_s, 3),
@@ -116,27 +122,28 @@ class Meter:
             if key in self._open[stage]:
                 self._open[stage].remove(key)
 
-    def hear(self, key: object, line: wire.Line) -> None:
-        """What the renderer says of a delivery's job."""
+    def hear(self, key: object, line: wire.Line | None) -> None:
+        """What the renderer says of a delivery's job; None: it has the job no longer."""
         match line:
             case wire.Started():
                 self.enter("render", key)
-            case wire.Loading():
-                self.enter("load")
-            case wire.Loaded():
-                self.leave("load")
             case wire.KeyframesDone():
                 self.leave("render", key)
             case wire.Filming():
                 self.enter("film", key)
+            case None | wire.Filmed() | wire.Failed() | wire.Dropped():
+                self.leave("render", key)
+                self.leave("film", key)
 
-    def renderer_starts(self, begun: bool) -> None:
-        """The renderer's process is on its way; or it is ready, or gone, and what it was loading with it."""
-        self.enter("import") if begun else self.leave("import")
+    def renderer_is(self, busy: Busy | None) -> None:
+        """The renderer is getting ready; None: it is ready, or gone."""
+        self.leave("import")
         self.leave("load")
+        if busy:
+            self.enter(busy)
 
     def spent_s(self, key: object) -> float:
-        """What a delivery has cost so far, in seconds."""
+        """What is booked to a delivery so far, in seconds."""
         with self._lock:
             self._book()
             return self._accounts.get(key, Account()).spent_ns / 1e9
@@ -148,30 +155,24 @@ class Meter:
             account = self._accounts.setdefault(key, Account())
             account.billed_ns = account.spent_ns
             return Cost(
-                seconds=account.billed_ns / 1e9,
+                seconds=round(account.billed_ns / 1e9, 3),
                 usd=self._micro_usd(account.billed_ns) / 1e6,
                 price=self.price.name,
             )
 
     def close(self, key: object, *, billed: bool) -> None:
-        """A delivery is settled. `billed`: its last bill stands in a receipt of this run."""
+        """A delivery is settled. `billed`: its last bill stands in a receipt of this run; what came after is the run's own."""
         with self._lock:
             self._book()
             for keys in self._open.values():
                 if key in keys:
                     keys.remove(key)
             account = self._accounts.pop(key, Account())
-            on_receipt_ns = account.billed_ns if billed else 0
-            self._on_receipts_ns += on_receipt_ns
-            self._on_receipts_micro_usd += self._micro_usd(on_receipt_ns)
-            self._lost_ns += account.spent_ns - on_receipt_ns
-
-    @property
-    def run_s(self) -> float:
-        """Seconds since the process began."""
-        with self._lock:
-            self._book()
-            return self._booked.total() / 1e9
+            if billed:
+                self._on_receipts_ns += account.billed_ns
+                self._on_receipts_micro_usd += self._micro_usd(account.billed_ns)
+            else:
+                self._lost_ns += account.spent_ns
 
     def statement(self) -> Statement:
         """As of now; accounts that are open count as lost."""
@@ -180,6 +181,7 @@ class Meter:
             lost_ns = self._lost_ns + sum(account.spent_ns for account in self._accounts.values())
             return Statement(
                 stages_s={stage: ns / 1e9 for stage, ns in self._booked.items()},
+                seconds=self._booked.total() / 1e9,
                 jobs_s=self._on_receipts_ns / 1e9,
                 lost_s=lost_ns / 1e9,
                 price=self.price.name,
@@ -196,8 +198,8 @@ class Meter:
             self._accounts.setdefault(self._open[stage][0], Account()).spent_ns += passed_ns
 
     def _micro_usd(self, ns: int) -> int:
-        """Whole millionths of a dollar, so that sums of rounded costs are exact."""
-        return round(ns * self.price.machine_usd_per_s / 1e3)
+        """Whole millionths of a dollar, so that sums are exact; rounded down, so that parts are never more than the whole."""
+        return math.floor(ns * self.price.machine_usd_per_s / 1e3)
 
 
 def process_age_ns() -> int:

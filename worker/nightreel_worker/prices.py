@@ -37,12 +37,21 @@ class Price(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        kinds = ("usd_per_s", "usd_per_video_s", "gpu_usd_per_s")
-        if not self.model_fields_set.intersection(kinds):
-            raise ValueError("says no price: give usd_per_s, its parts, or usd_per_video_s")
-        if "usd_per_s" in self.model_fields_set and self.model_fields_set.intersection(_PARTS):
-            raise ValueError("give usd_per_s or its parts, not both")
+        said = [
+            bool(self.model_fields_set.intersection(names)) for names in (("usd_per_s",), _PARTS, ("usd_per_video_s",))
+        ]
+        if sum(said) != 1:
+            raise ValueError("give one of the three: usd_per_s, its parts, or usd_per_video_s")
         return self
+
+    @property
+    def of_a_service(self) -> bool:
+        """Paid by the second of video, not by the second of a machine."""
+        return "usd_per_video_s" in self.model_fields_set
+
+    def cost_usd(self, seconds: float, video_s: float) -> float:
+        """Of so many seconds of the machine, or of the service's video."""
+        return seconds * self.machine_usd_per_s + video_s * self.usd_per_video_s
 
     @property
     def machine_usd_per_s(self) -> float:
@@ -79,6 +88,16 @@ def find_price(text: str, extra: Path | None = None) -> Price:
         raise BadPrice(
             f"no price {text!r}: {hint}Give US dollars an hour, or one of {', '.join(sorted(prices))}"
         ) from None
+
+
+def machine_price(text: str, extra: Path | None = None) -> Price:
+    """The same for a worker. Raises BadPrice for a price that is no machine's."""
+    price = find_price(text, extra)
+    if price.of_a_service:
+        raise BadPrice(
+            f"NIGHTREEL_PRICE: {text} is a service's, by the second of video; a worker needs its machine's price"
+        )
+    return price
 
 
 @cache

@@ -41,19 +41,21 @@ class RunReport(Record):
     """Notices of ended jobs that somebody took, each receiver counted."""
     not_notified: int = 0
     """Notices that nobody took; the log says why."""
+    seconds: float = 0.0
+    """From its process's start to this report."""
     stages_s: dict[str, float] = Field(default_factory=dict)
-    """What the run's seconds went to, from its process's start to this report: each second once."""
+    """What these went to, each second once."""
     jobs_s: float = 0.0
-    """Of these, what stands on receipts of this run."""
+    """What of them stands on receipts of this run."""
     lost_s: float = 0.0
-    """Of these, what went to jobs that got no receipt from this run."""
+    """What of them went to jobs that got no receipt from this run."""
     price: str = ""
     usd: float = 0.0
     """What the run cost, to a millionth."""
     jobs_usd: float = 0.0
-    """Of that, what stands on receipts of this run."""
+    """What of that stands on receipts of this run."""
     shared_usd: float = 0.0
-    """Of that, what stands on none: starting, loading, waiting, leaving, and what was lost."""
+    """What of that stands on none: starting, loading, waiting, leaving, and what was lost."""
     taken: tuple[Taken, ...] = ()
     """What the jobs took, by model and shape: estimates are made of it."""
     load_s: float = 0.0
@@ -98,7 +100,7 @@ class Tally:
                 case Ended(receipt=receipt):
                     self.ended[receipt.state] += 1
                     if receipt.made:
-                        self._taken.add(receipt)
+                        self._taken.count(receipt)
                         self.keyframes += receipt.made.keyframes
                         self.reused += receipt.made.reused
                 case Rejected():

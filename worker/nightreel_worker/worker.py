@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -42,7 +43,7 @@ from .limits import LimitKeeper
 from .lookout import Lookout
 from .meter import Meter, process_age_ns
 from .notify import LAST_S, Notifier
-from .prices import find_price
+from .prices import machine_price
 from .renderer import Film, Limits, Renderer
 from .report import RunReport, Tally, run_name
 from .scratch import Scratch, lacks_room
@@ -92,8 +93,8 @@ class Worker:
         self._started_at = utc_now()
         self._tally = Tally()
         limits = Limits(settings.stall_s, settings.load_timeout_s)
-        self._meter = Meter(find_price(settings.price, settings.prices), age_ns=process_age_ns())
-        self._renderer = Renderer(limits, settings.weights, settings.x264_preset, self._meter.renderer_starts)
+        self._meter = Meter(machine_price(settings.price, settings.prices), age_ns=process_age_ns())
+        self._renderer = Renderer(limits, settings.weights, settings.x264_preset, self._meter.renderer_is)
         rules = Rules(
             settings.listed("input_buckets"), settings.input_https, settings.input_max_mb, settings.input_timeout_s
         )
@@ -157,6 +158,7 @@ class Worker:
                 author = self._settler.author(mine.claim)
                 spec = self._admission.spec(request.job)
                 return self._committer.adopt(request, spec, mine.scratch, author, tick=mine.lease.progress)
+        self._limits.in_time(request.job)
         mine.work = self._admission.work(request, self._renderer, mine.scratch)
         mine.claim.failures = mine.work.failures
         self._limits.admit(mine.work)
@@ -178,8 +180,6 @@ class Worker:
             nonlocal made
             self._tally.hear(line)
             mine.lease.progress()
-            self._meter.hear(mine, line)
-            self._limits.check(work.request.job, self._meter.spent_s(mine))
             match line:
                 case wire.Started() | wire.Loaded():
                     self._enter(mine, "rendering")
@@ -192,14 +192,15 @@ class Worker:
                     self._watch(Advanced(batch, job, "keyframes", reused + made))
                 case wire.Filming():
                     self._watch(Advanced(batch, job, "film", line.frames))
+            self._limits.check(work.request, self._meter.spent_s(mine))
 
         job_json = work.request.job.model_copy(update={"notify": None}).to_json()  # the child tells nobody
         order = wire.Order(work.key, job_json, str(work.scratch), dict(work.have), dict(work.inputs), dict(work.given))
+        noted = partial(self._meter.hear, mine)
         try:
-            return self._renderer.render(work.spec, order, alone=alone, heard=heard)
+            return self._renderer.render(work.spec, order, alone=alone, heard=heard, noted=noted)
         finally:
-            self._meter.leave("render", mine)
-            self._meter.leave("film", mine)
+            noted(None)
 
     @contextlib.contextmanager
     def _committing(self, mine: UnderWay) -> Iterator[None]:
@@ -359,7 +360,7 @@ class Worker:
             **self._tally.figures(),
             **spent.figures(),
         )
-        log.info("run_ended", **report.model_dump(mode="json"))
+        log.info("run_ended", **report.model_dump(mode="json", exclude={"taken"}))
         _in_time(lambda: self._keep(report))
         return report
 
