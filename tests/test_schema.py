@@ -39,6 +39,7 @@ EVERY_FIELD: dict[str, Any] = {
         },
     ],
     "transition": {"type": "crossfade", "duration": 0.5},
+    "limits": {"max_seconds": 60.5, "max_cost_usd": 0.25, "not_after": "2026-05-01T06:00:00+02:00"},
     "priority": "urgent",
     "notify": {"topic": "results", "webhook": "https://example.com/hook"},
     "labels": {"a": "b"},

@@ -7,13 +7,14 @@ defaults, so that a schema that grows keeps every fingerprint.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
 from .motions import DEFAULT_MOTION, Motion, Walk, WalkMotion, keyframes_at_most
@@ -38,6 +39,9 @@ Address = Annotated[
 ]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._~+-]{2,247}$")]
 Webhook = Annotated[str, Field(max_length=2000, pattern=r"^https?://[\x21-\x7e]+$")]
+Moment = Annotated[
+    str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})$")
+]
 LabelKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 LabelValue = Annotated[str, Field(max_length=256)]
 
@@ -171,17 +175,31 @@ class Limits(Strict):
     """What the job may take at most. A job that is estimated to need more is refused before any work for it."""
 
     max_seconds: float | None = Field(
-        None, gt=0, description="seconds of a worker that is ready: rendering, filming, checking"
+        None, ge=0.1, le=86_400, description="seconds of a worker that is ready: rendering, filming, checking"
     )
-    max_cost_usd: float | None = Field(None, gt=0, description="the same in US dollars, at the worker's price")
-    not_after: AwareDatetime | None = Field(
-        None, description="when it is too late to begin, with a time zone, such as 2026-05-01T06:00:00Z"
+    max_cost_usd: float | None = Field(
+        None, ge=0.0001, le=10_000, description="the same in US dollars, at the worker's price"
     )
+    not_after: Moment | None = Field(None, description="when it is too late to begin")
+
+    @field_validator("not_after")
+    @classmethod
+    def _is_a_time(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                dt.datetime.fromisoformat(value)
+            except ValueError as exc:
+                raise problem(f"is {value!r}, but {exc}") from exc
+        return value
+
+    @property
+    def deadline(self) -> dt.datetime | None:
+        return dt.datetime.fromisoformat(self.not_after) if self.not_after else None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.max_seconds is None and self.max_cost_usd is None and self.not_after is None:
-            raise incomplete("limits nothing: give max_seconds, max_cost_usd or not_after, or leave it out")
+            raise incomplete("is empty: give max_seconds, max_cost_usd or not_after, or leave it out")
         return self
 
 

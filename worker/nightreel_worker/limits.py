@@ -93,9 +93,10 @@ def over(job: Job, seconds: float, price: Price) -> str:
 
 def too_late(job: Job, now: dt.datetime) -> str:
     """That a job may not be begun any more, in words; empty when it may."""
-    if job.limits is None or job.limits.not_after is None or now <= job.limits.not_after:
+    deadline = job.limits.deadline if job.limits else None
+    if deadline is None or now <= deadline:
         return ""
-    return f"limits.not_after: it was to begin by {job.limits.not_after.isoformat()}, and that has passed"
+    return f"limits.not_after: it was to begin by {deadline.isoformat()}, and that has passed"
 
 
 def _retry(request: Request) -> str:

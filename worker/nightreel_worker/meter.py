@@ -180,7 +180,7 @@ class Meter:
             self._book()
             lost_ns = self._lost_ns + sum(account.spent_ns for account in self._accounts.values())
             return Statement(
-                stages_s={stage: ns / 1e9 for stage, ns in self._booked.items()},
+                stages_s={stage: ns / 1e9 for stage, ns in self._booked.items() if ns},
                 seconds=self._booked.total() / 1e9,
                 jobs_s=self._on_receipts_ns / 1e9,
                 lost_s=lost_ns / 1e9,
