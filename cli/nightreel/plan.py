@@ -87,15 +87,15 @@ def _cells(each: JobForecast) -> list[str]:
 
 def _summary(found: Forecast) -> Iterator[str]:
     if found.there:
-        yield f"{found.there} videos are there already."
+        yield f"{found.there:,} of the videos {'is' if found.there == 1 else 'are'} there already."
     if not found.jobs:
         return
     keyframes = sum(each.estimate.keyframes for each in found.jobs)
     shared = sum(each.there for each in found.jobs)
     video_s = sum(each.job.duration_s for each in found.jobs)
     yield (
-        f"{len(found.jobs):,} jobs, {_clock(video_s)} of video: {keyframes:,} keyframes to render"
-        + (f", {shared:,} are there or shared" if shared else "")
+        f"{len(found.jobs):,} job{'s' if len(found.jobs) > 1 else ''}, {_clock(video_s)} of video: {keyframes:,} keyframes to render"
+        + (f", {shared:,} {'is' if shared == 1 else 'are'} there or shared" if shared else "")
         + "."
     )
     yield f"About {_clock(found.seconds)} on one worker, {_clock(found.around_s)} of it to start, load and leave."
@@ -104,7 +104,8 @@ def _summary(found: Forecast) -> Iterator[str]:
     if found.guessed:
         yield "Partly a guess: no run in this store has measured this model at work yet; it may be off by half or double."
     else:
-        yield f"From what the last {found.runs} run{'s' if found.runs > 1 else ''} in this store took."
+        last = f"the last {found.runs} runs" if found.runs > 1 else "the last run"
+        yield f"From what {last} in this store took."
 
 
 def _rate(price: Price) -> str:

@@ -22,10 +22,15 @@ from nightreel_storage.receipts import Receipt, Record
 
 _SIZE = "[1-9][0-9]{0,4}x[1-9][0-9]{0,4}"
 MAX_ROWS = 50  # of one run: strangers choose sizes
-GUESSED_FILM_S = 0.012  # seconds a megapixel of film, on two cores of a small machine
-GUESSED_VERIFY_S = 0.004
-GUESSED_VIDEO_BYTES = 30_000  # a megapixel of film, of pictures with little detail
-GUESSED_KEYFRAME_BYTES = 1_500_000  # a megapixel of PNG
+# Guesses, from bench/plan.py on two shared and busy cores of a server; a GPU's machine is faster.
+GUESSED_FILM_S = {"still": 0.045, "move": 0.045, "walk": 0.3, "feedback": 0.45}  # seconds a megapixel of film
+GUESSED_VERIFY_S = 0.01  # the same, of decoding it
+GUESSED_VIDEO_BYTES = 1_800  # a frame, for each thousand pixels to the power of BYTES_GROW
+GUESSED_KEYFRAME_BYTES = 1_000_000  # a megapixel of PNG
+FILM_START_S, VERIFY_START_S = 0.1, 0.05  # of a film of any length: programs that start, and finish a file
+BYTES_GROW = (
+    0.75  # the usual rule of thumb: a frame of four times the pixels is less than three times as large in H.264
+)
 
 
 class Taken(Record):
@@ -98,9 +103,8 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Of the job alone, when the worker is warm: keyframes and film overlap, all but one keyframe's time."""
-        first_s = self.keyframes_s / self.keyframes if self.keyframes else 0.0
-        return max(self.keyframes_s, first_s + self.film_s) + self.verify_s
+        """Of the job alone, when the worker is warm."""
+        return pipelined_s((self,))
 
 
 class Rates:
@@ -126,32 +130,39 @@ class Rates:
         evaluations = sum(recipe.evaluations for recipe in missing)
         keyframe_px = missing[0].width * missing[0].height if missing else 0
         film_px = layout.width * layout.height
-        film = film_px / 1e6 * layout.frames
-        drawn = keyframe_px / 1e6 * len(missing)
-        rows = _most_like(self._rows, layout.motions, film_px)
-        per_evaluation = self._evaluation_s(keyframe_px)
+        film_mp = film_px / 1e6 * layout.frames
+        evaluation_s = self._evaluation_s(layout.motions, keyframe_px)
+        rows = _most_like(self._rows, layout.motions, film_px, _film_px)
+        guess_s = max(GUESSED_FILM_S[motion] for motion in layout.motions)
+        film_rate = _rate([(_after_start(row, row.film_s, FILM_START_S), _film_mp(row)) for row in rows], guess_s)
+        verify_rate = _rate(
+            [(_after_start(row, row.verify_s, VERIFY_START_S), _film_mp(row)) for row in rows], GUESSED_VERIFY_S
+        )
+        byte_rate = _rate(
+            [(row.video_bytes, row.frames * _growing(_film_px(row))) for row in rows], GUESSED_VIDEO_BYTES
+        )
+        kept_rate = _rate([(row.kept_bytes, _drawn_mp(row)) for row in self._rows], GUESSED_KEYFRAME_BYTES)
         return Estimate(
             keyframes=len(missing),
             evaluations=evaluations,
             frames=layout.frames,
             keyframes_s=evaluations
-            * (self._spec.expected_s * keyframe_px / 1e6 if per_evaluation is None else per_evaluation),
-            film_s=film * _rate(rows, lambda row: row.film_s, _film_mp, GUESSED_FILM_S),
-            verify_s=film * _rate(rows, lambda row: row.verify_s, _film_mp, GUESSED_VERIFY_S),
-            video_bytes=round(film * _rate(rows, lambda row: row.video_bytes, _film_mp, GUESSED_VIDEO_BYTES)),
-            kept_bytes=round(drawn * _rate(self._rows, lambda row: row.kept_bytes, _drawn_mp, GUESSED_KEYFRAME_BYTES)),
-            basis="guessed" if (evaluations and per_evaluation is None) or not rows else "measured",
+            * (self._spec.expected_s * keyframe_px / 1e6 if evaluation_s is None else evaluation_s),
+            film_s=FILM_START_S + film_mp * film_rate,
+            verify_s=VERIFY_START_S + film_mp * verify_rate,
+            video_bytes=round(layout.frames * _growing(film_px) * byte_rate),
+            kept_bytes=round(keyframe_px / 1e6 * len(missing) * kept_rate),
+            basis="guessed" if (evaluations and evaluation_s is None) or not rows else "measured",
         )
 
-    def _evaluation_s(self, keyframe_px: int) -> float | None:
+    def _evaluation_s(self, motions: tuple[str, ...], keyframe_px: int) -> float | None:
         """Seconds of one run of the model at a keyframe's size; None when nothing is known."""
-        rows = [row for row in self._rows if row.evaluations]
-        if not rows or not keyframe_px:
+        drawn = [row for row in self._rows if row.evaluations]
+        if not drawn or not keyframe_px:
             return None
-        nearest = min((_pixels(row.keyframe_size) for row in rows), key=lambda px: abs(math.log(px / keyframe_px)))
-        same = [row for row in rows if _pixels(row.keyframe_size) == nearest]
-        seconds = sum(row.keyframes_s for row in same) / sum(row.evaluations for row in same)
-        return seconds * keyframe_px / nearest
+        rows = _most_like(drawn, motions, keyframe_px, _keyframe_px)
+        seconds = sum(row.keyframes_s for row in rows) / sum(row.evaluations for row in rows)
+        return seconds * keyframe_px / _keyframe_px(rows[0])
 
 
 def pipelined_s(estimates: Sequence[Estimate]) -> float:
@@ -196,30 +207,52 @@ def _row(receipt: Receipt) -> Taken | None:
     )
 
 
-def _most_like(rows: Sequence[Taken], motions: tuple[str, ...], film_px: int) -> Sequence[Taken]:
-    """Rows of the same motions if there are any, and of these the ones nearest in size."""
+def _most_like(
+    rows: Sequence[Taken], motions: tuple[str, ...], px: int, size: Callable[[Taken], int]
+) -> Sequence[Taken]:
+    """Rows of the same motions if there are any, and of these the ones nearest in size, in pixels."""
     rows = [row for row in rows if row.motions == motions] or rows
     if not rows:
         return rows
-    nearest = min((_pixels(row.film_size) for row in rows), key=lambda px: abs(math.log(px / film_px)))
-    return [row for row in rows if _pixels(row.film_size) == nearest]
+    nearest = min((size(row) for row in rows), key=lambda of_row: abs(math.log(of_row / px)))
+    return [row for row in rows if size(row) == nearest]
 
 
-def _rate(rows: Sequence[Taken], what: Callable[[Taken], float], per: Callable[[Taken], float], guess: float) -> float:
-    over = sum(per(row) for row in rows)
-    return sum(what(row) for row in rows) / over if over else guess
+def _rate(parts: Sequence[tuple[float, float]], guess: float) -> float:
+    """How much in all, over how much of what it grows with."""
+    over = sum(amount for _, amount in parts)
+    return sum(what for what, _ in parts) / over if over else guess
+
+
+def _after_start(row: Taken, seconds: float, start_s: float) -> float:
+    """What grows with the films; at least half of it, whatever the start takes on that machine."""
+    return max(seconds / 2, seconds - row.jobs * start_s)
+
+
+def _growing(px: int) -> float:
+    """What the bytes of a frame are in proportion to."""
+    return float((px / 1e3) ** BYTES_GROW)
 
 
 def _film_mp(row: Taken) -> float:
     """Megapixels of film: all frames together."""
-    return _pixels(row.film_size) / 1e6 * row.frames
+    return _film_px(row) / 1e6 * row.frames
 
 
 def _drawn_mp(row: Taken) -> float:
-    return _pixels(row.keyframe_size) / 1e6 * row.keyframes if row.keyframes else 0.0
+    return _keyframe_px(row) / 1e6 * row.keyframes
+
+
+def _film_px(row: Taken) -> int:
+    return _pixels(row.film_size)
+
+
+def _keyframe_px(row: Taken) -> int:
+    return _pixels(row.keyframe_size)
 
 
 @cache
 def _pixels(size: str) -> int:
+    """Of WIDTHxHEIGHT; 0 for no size."""
     width, _, height = size.partition("x")
     return int(width) * int(height) if width and height else 0

@@ -59,7 +59,7 @@ class Forecast:
 
     @property
     def stored_bytes(self) -> int:
-        """Videos, posters and keyframes; what is there already is left out."""
+        """Videos and keyframes; what is there already is left out."""
         return sum(each.estimate.video_bytes + each.estimate.kept_bytes for each in self.jobs)
 
     @property

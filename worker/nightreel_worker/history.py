@@ -15,8 +15,8 @@ from nightreel_storage.errors import NotFound, StoreError
 from .estimate import Taken
 from .report import RunReport, run_name
 
-GUESSED_START_S = 8.0  # TODO
-GUESSED_END_S = 0.3
+GUESSED_START_S = 6.0  # two Python processes, one of which imports torch, on two busy cores
+GUESSED_END_S = 0.2
 LAST_RUNS = 20  # that estimates are made of: enough to average, few enough to follow a change of machine
 
 
