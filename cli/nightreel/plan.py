@@ -49,7 +49,7 @@ def plan(
         found = forecast(batch.jobs, open_store(settings.store), load_models(settings.models), price_of, utc_now())
     _print_json(found, batch.batch) if as_json else _show(found)
     if max_cost is not None and found.usd > max_cost:
-        complain(f"about {found.usd:.2f} USD, and --max-cost is {max_cost:g}")
+        complain(f"about {_usd(found.usd)}, and --max-cost is {max_cost:g}")
         raise typer.Exit(EXIT_NOT_ALL_MADE)
     if any(each.over for each in found.jobs):
         raise typer.Exit(EXIT_NOT_ALL_MADE)
@@ -99,7 +99,7 @@ def _summary(found: Forecast) -> Iterator[str]:
         + "."
     )
     yield f"About {_clock(found.seconds)} on one worker, {_clock(found.around_s)} of it to start, load and leave."
-    yield f"About {found.usd:.2f} USD at {_rate(found.price)}."
+    yield f"About {_usd(found.usd)} at {_rate(found.price)}."
     yield f"About {found.stored_bytes / 1e6:,.0f} MB of storage."
     if found.guessed:
         yield "Partly a guess: no run in this store has measured this model at work yet; it may be off by half or double."
@@ -115,6 +115,10 @@ def _rate(price: Price) -> str:
         else f"{price.machine_usd_per_hour:.2f} an hour"
     )
     return f"{each} ({price.name}{f', list of {price.dated}' if price.dated else ''})"
+
+
+def _usd(usd: float) -> str:
+    return f"{usd:.2f} USD" if usd >= 1 else f"{usd:.4f} USD"
 
 
 def _clock(seconds: float) -> str:

@@ -133,8 +133,13 @@ class Rates:
         film_mp = film_px / 1e6 * layout.frames
         evaluation_s = self._evaluation_s(layout.motions, keyframe_px)
         rows = _most_like(self._rows, layout.motions, film_px, _film_px)
-        guess_s = max(GUESSED_FILM_S[motion] for motion in layout.motions)
-        film_rate = _rate([(_after_start(row, row.film_s, FILM_START_S), _film_mp(row)) for row in rows], guess_s)
+        film_rate = _guessed_film_s(layout.motions) * _rate(
+            [
+                (_after_start(row, row.film_s, FILM_START_S), _film_mp(row) * _guessed_film_s(row.motions))
+                for row in rows
+            ],
+            1.0,
+        )
         verify_rate = _rate(
             [(_after_start(row, row.verify_s, VERIFY_START_S), _film_mp(row)) for row in rows], GUESSED_VERIFY_S
         )
@@ -216,6 +221,13 @@ def _most_like(
         return rows
     nearest = min((size(row) for row in rows), key=lambda of_row: abs(math.log(of_row / px)))
     return [row for row in rows if size(row) == nearest]
+
+
+def _guessed_film_s(motions: Sequence[str]) -> float:
+    """Of the motion that takes longest; where others were measured, the proportion counts."""
+    return max(
+        (GUESSED_FILM_S.get(motion, GUESSED_FILM_S["walk"]) for motion in motions), default=GUESSED_FILM_S["move"]
+    )
 
 
 def _rate(parts: Sequence[tuple[float, float]], guess: float) -> float:
