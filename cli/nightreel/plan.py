@@ -37,10 +37,7 @@ def plan(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what a manifest will take: keyframes, seconds, dollars, storage. Runs nothing.
-
-    Exit code 1: a job is over its own limits, or the batch over --max-cost.
-    """
+    """Say what a manifest will take: keyframes, seconds, dollars, storage. Runs nothing. Exit code 1: too much."""
     settings = settings_with(store=store, model=model, price=price)
     with errors_in_one_line():
         batch = load_manifest(manifest).resolved(settings.model)
