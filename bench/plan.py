@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sleeper
 from common import Table, arguments, count, median, publish, spread
-from workload import NIGHTREEL, clean_environment, prompt, run
+from workload import NIGHTREEL, Shape, clean_environment, make, prompt, run
 
 from nightreel_storage.folder import FolderStore
 from nightreel_storage.receipts import Receipt, Receipts
@@ -26,6 +27,8 @@ MOTIONS: Mapping[str, object] = {
     "walk": {"walk": {"seed": 5}},
     "feedback": {"feedback": {}},
 }
+ON_GPU = {"move": MOTIONS["move"]}  # the sleeping GPU draws nothing else
+LOAD_S, KEYFRAME_S = 3.0, 0.5  # that it takes
 WANTED = 0.2  # how far a plan may be off
 MANY = 10_000  # jobs of the large manifest
 
@@ -44,6 +47,8 @@ class Batch:
 
 MEASURED = Batch(videos=3, shots=2, shot_s=1.5, width=320, height=180, megapixels=0.015)
 PLANNED = Batch(videos=4, shots=3, shot_s=2.0, width=480, height=270, megapixels=0.02)
+SLEPT = Batch(videos=8, shots=3, shot_s=0.5, width=320, height=180, megapixels=0.0576)
+SLEEPING = Batch(videos=12, shots=5, shot_s=0.8, width=400, height=224, megapixels=0.0576)
 QUICK = Batch(videos=1, shots=1, shot_s=0.5, width=64, height=64, megapixels=0.004)
 
 
@@ -61,20 +66,35 @@ class Round:
 def main() -> None:
     parser = arguments("Plans against what receipts and reports say afterwards.")
     parser.add_argument("--model", default="pocket", help="that draws both batches (default: pocket)")
+    parser.add_argument("--only", choices=("model", "gpu"), help="one of the two comparisons (default: both)")
     asked = parser.parse_args()
     rounds = asked.rounds or (1 if asked.quick else 3)
     with tempfile.TemporaryDirectory() as name:
         first, second = (QUICK, QUICK) if asked.quick else (MEASURED, PLANNED)
-        measured = [one_round(Path(name) / str(number), first, second, asked.model) for number in range(rounds)]
-        publish("plan", [against_receipts(measured, first, second), many(Path(name) / "0", asked)], asked)
+        if asked.only != "gpu":
+            drawn = [one_round(Path(name) / str(number), first, second, asked.model) for number in range(rounds)]
+            publish("plan", [against_receipts(drawn, first, second, MOTIONS), many(Path(name) / "0", asked)], asked)
+        if asked.only != "model":
+            first, second = (QUICK, QUICK) if asked.quick else (SLEPT, SLEEPING)
+            slept = [on_gpu(Path(name) / f"gpu-{number}", first, second) for number in range(rounds)]
+            publish("plan-gpu", [against_receipts(slept, first, second, ON_GPU)], asked)
 
 
-def one_round(folder: Path, first: Batch, second: Batch, model: str) -> Round:
+def on_gpu(folder: Path, first: Batch, second: Batch) -> Round:
+    """The same with a model that sleeps, for which programs beside it are no matter."""
+    options = {"seconds_to_load": LOAD_S, "seconds_per_keyframe": KEYFRAME_S}
+    models = make(folder / "model", Shape(1, 1, 1.0, 64, 64), "gpu", sleeper.SOURCE, **options).models
+    return one_round(folder / "made", first, second, "gpu", ON_GPU, NIGHTREEL_MODELS=str(models))
+
+
+def one_round(
+    folder: Path, first: Batch, second: Batch, model: str, motions: Mapping[str, object] = MOTIONS, **settings: str
+) -> Round:
     """Render, plan, render: in a store of its own."""
     folder.mkdir()
-    places = {"NIGHTREEL_STORE": str(folder / "out"), "NIGHTREEL_MODEL": model}
+    places = {"NIGHTREEL_STORE": str(folder / "out"), "NIGHTREEL_MODEL": model} | settings
     for name, batch in (("first", first), ("second", second)):
-        (folder / f"{name}.jsonl").write_text(manifest(name, batch), encoding="utf-8")
+        (folder / f"{name}.jsonl").write_text(manifest(name, batch, motions), encoding="utf-8")
     run((*NIGHTREEL, "render", str(folder / "first.jsonl")), **places)
     planned = plan(folder / "second.jsonl", **places)
     run((*NIGHTREEL, "render", str(folder / "second.jsonl")), **places)
@@ -84,7 +104,7 @@ def one_round(folder: Path, first: Batch, second: Batch, model: str) -> Round:
     return Round(planned, receipts, RunReport.from_bytes(store.get(last.name)[0], last.name))
 
 
-def manifest(name: str, batch: Batch) -> str:
+def manifest(name: str, batch: Batch, motions: Mapping[str, object]) -> str:
     """JSONL; no two prompts are equal, in both batches together."""
     head = {
         "batch": name,
@@ -96,7 +116,7 @@ def manifest(name: str, batch: Batch) -> str:
         },
     }
     lines: list[Mapping[str, object]] = [head]
-    for motion, form in MOTIONS.items():
+    for motion, form in motions.items():
         for video in range(batch.videos):
             number = 100 * len(lines) + (50 if name == "second" else 0)
             shots = [{"prompt": prompt(number + shot), "motion": form} for shot in range(batch.shots)]
@@ -119,10 +139,10 @@ def plan(file: Path, **environment: str) -> Mapping[str, Any]:
 # the comparison
 
 
-def against_receipts(rounds: Sequence[Round], first: Batch, second: Batch) -> Table:
+def against_receipts(rounds: Sequence[Round], first: Batch, second: Batch, motions: Mapping[str, object]) -> Table:
     """Planned against actual, by motion and in all."""
     rows = []
-    for motion in MOTIONS:
+    for motion in motions:
         rows += [_row(f"{motion}: {what}", "s", [each[what] for each in _jobs(rounds, motion)]) for what in _SECONDS]
         rows.append(_row(f"{motion}: stored", "MB", [each["stored"] for each in _jobs(rounds, motion)]))
     rows.append(_row("in all: stored", "MB", [_sums(each, "")["stored"] for each in rounds]))
@@ -130,7 +150,7 @@ def against_receipts(rounds: Sequence[Round], first: Batch, second: Batch) -> Ta
         _row("in all: seconds of the run", "s", [(each.planned["seconds"], each.report.seconds) for each in rounds])
     )
     return Table(
-        title=f"{len(MOTIONS) * second.videos} videos, planned and then made",
+        title=f"{len(motions) * second.videos} videos, planned and then made{'' if len(motions) > 1 else ', a GPU that sleeps'}",
         columns=("what", "planned", "actual", "planned to actual"),
         rows=tuple(rows),
         notes=(

@@ -130,6 +130,18 @@ def test_a_load_that_outlives_its_job_ends_all_the_same(make_house: Callable[...
     assert 0.5 <= cost.seconds < report.seconds - report.stages_s["load"]
 
 
+def test_a_job_that_goes_to_a_new_renderer_does_not_pay_for_its_start(make_house: Callable[..., House]) -> None:
+    # Given a model that kills its renderer while it loads: the job is handed to a second one
+    house = make_house(load="die")
+    house.enqueue(job("film", "x"))
+
+    assert house.work(price=PRICE).code == 3
+
+    report = last_run(house)
+    assert report.renderer_restarts == 2
+    assert report.lost_s < report.stages_s["import"] / 4
+
+
 def test_a_worker_does_not_start_at_a_price_that_is_no_machines(house: House) -> None:
     house.enqueue(job("film", "x"))
 
@@ -147,7 +159,7 @@ def test_a_worker_does_not_start_at_a_price_that_is_no_machines(house: House) ->
 
 
 def test_the_canonical_line_of_a_run_tells_its_costs(house: House) -> None:
-    house.enqueue(job("film", "x"))
+    house.enqueue(job("film", "half a second x"))
 
     run = house.work_calmly(price=PRICE)
 
@@ -155,5 +167,6 @@ def test_the_canonical_line_of_a_run_tells_its_costs(house: House) -> None:
     assert {name: kept[name] for name in ("usd", "jobs_usd", "stages_s")} == {
         name: run.report[name] for name in ("usd", "jobs_usd", "stages_s")
     }
+    assert kept["stages_s"]["render"] >= 0.5  # the first job's, too, begins when the model is loaded
     assert "taken" not in run.report
     assert [row["keyframes"] for row in kept["taken"]] == [1]
