@@ -93,7 +93,7 @@ def storyboards(shape: Shape, model: str) -> str:
         },
     }
     jobs = [
-        {"id": f"v{video:03}", "shots": [_prompt(video * shape.shots + shot) for shot in range(shape.shots)]}
+        {"id": f"v{video:03}", "shots": [prompt(video * shape.shots + shot) for shot in range(shape.shots)]}
         for video in range(shape.videos)
     ]
     return "".join(json.dumps(line) + "\n" for line in (head, *jobs))
@@ -127,7 +127,7 @@ def clean_environment(**extra: str) -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "PASSIVE"} | kept | fixed | extra
 
 
-def _prompt(number: int) -> str:
+def prompt(number: int) -> str:
     """One of 432 that pocket knows how to draw."""
     number, color = divmod(number, len(_COLORS))
     number, thing = divmod(number, len(_THINGS))

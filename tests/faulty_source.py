@@ -66,6 +66,9 @@ class FaultySource:
         if self._load == "die":
             print("out of luck while loading", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._load == "after the fault":
+            while not (self._folder / FAULT_IS_OVER).exists():
+                time.sleep(0.02)
 
     def keyframes(self, recipes: Sequence[Recipe], pictures: Pictures, tick: Tick) -> Iterator[tuple[Recipe, Picture]]:
         for recipe in recipes:

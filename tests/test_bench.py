@@ -127,6 +127,18 @@ def test_the_camera_benchmark_writes_its_own_section_of_the_docs(tmp_path: Path)
     assert [row[0] for row in speed[1:]] == ["pan"]
 
 
+def test_the_plan_benchmark_writes_its_own_section_of_the_docs(tmp_path: Path) -> None:
+    text = bench("plan", tmp_path)
+
+    check_page(text, "plan", tmp_path)
+    compared, many, slept = tables(text).values()
+    assert [row[0].partition(":")[0] for row in compared[1:]] == ["move"] * 3 + ["walk"] * 3 + ["feedback"] * 3 + [
+        "in all"
+    ] * 2
+    assert all(RATIO.fullmatch(row[3]) for row in (*compared[1:], *slept[1:]))
+    assert all(re.match(r"\d+", row[1]) for row in many[1:])
+
+
 def test_a_quick_run_leaves_the_real_docs_alone(tmp_path: Path) -> None:
     docs = BENCH.parent / "docs" / "benchmarks.md"
     before = docs.read_bytes()

@@ -29,7 +29,9 @@ from nightreel_queue.sqlite import SqliteQueue
 from nightreel_storage.base import Entry
 from nightreel_storage.batches import Batches
 from nightreel_storage.keyframes import Keyframes
-from nightreel_storage.receipts import Made, OutputFile, Receipt, Receipts, Record, Video, utc_now
+from nightreel_storage.receipts import Cost, Made, OutputFile, Receipt, Receipts, Record, Video, utc_now
+from nightreel_worker.estimate import Taken
+from nightreel_worker.report import RunReport
 
 PAGES = Path(__file__).parent.parent / "docs/reference"
 HEAD = """
@@ -686,7 +688,7 @@ def test_the_page_tells_each_flag_of_a_verb_with_its_meaning_and_no_other(verb: 
 
 @pytest.mark.parametrize("verb", commands())
 def test_the_page_tells_the_exit_codes_of_each_verb(verb: str) -> None:
-    expected = {"schema": "0, 2", "render": "0, 1, 2, 3"}.get(verb, "0, 2, 3")
+    expected = {"schema": "0, 2", "render": "0, 1, 2, 3", "plan": "0, 1, 2, 3"}.get(verb, "0, 2, 3")
 
     assert sections("cli.md")[verb].rstrip().splitlines()[-1] == f"Exit codes: {expected}."
 
@@ -699,13 +701,24 @@ def test_schemas_are_printed_as_json(quiet: Desk, verb: str) -> None:
     assert json.loads(run.out) == (manifest_schema() if "--manifest" in verb else job_schema())
 
 
-@pytest.mark.parametrize("model", [Receipt, OutputFile, Video, Made], ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", [Receipt, OutputFile, Video, Made, Cost], ids=lambda model: model.__name__)
 def test_the_page_of_the_receipt_tells_each_field(model: type[Record]) -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| .+ \|$", sections("receipt.md")[model.__name__], re.MULTILINE)
+    assert rows_of("receipt.md", model) == fields_of(model)
 
+
+@pytest.mark.parametrize("model", [RunReport, Taken], ids=lambda model: model.__name__)
+def test_the_page_of_the_run_tells_each_field(model: type[Record]) -> None:
+    assert rows_of("run.md", model) == fields_of(model)
+
+
+def rows_of(page: str, model: type[Record]) -> list[tuple[str, str, str]]:
+    return re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| .+ \|$", sections(page)[model.__name__], re.MULTILINE)
+
+
+def fields_of(model: type[Record]) -> list[tuple[str, str, str]]:
     properties = model.model_json_schema(mode="serialization")["properties"]
     required = {name for name, field in model.model_fields.items() if field.is_required()}
-    assert rows == [
+    return [
         (name, in_words(schema), "always there" if name in required else default_of(schema))
         for name, schema in properties.items()
     ]
@@ -730,6 +743,8 @@ def in_words(schema: dict[str, Any]) -> str:
 
 
 def default_of(schema: dict[str, Any]) -> str:
+    if "default" not in schema:
+        return "`{}`"  # of a mapping that each record makes for itself
     return "-" if schema["default"] is None else f"`{json.dumps(schema['default'])}`"
 
 
@@ -739,3 +754,13 @@ def test_the_receipt_on_the_page_is_one() -> None:
     written = json.loads(example[1])
 
     assert Receipt.model_validate(written).model_dump(mode="json") == written
+
+
+def test_the_report_on_the_page_is_one_and_adds_up() -> None:
+    example = re.search(r"```json\n(.*?)```", (PAGES / "run.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert example is not None
+    written = json.loads(example[1])
+
+    assert RunReport.model_validate(written).model_dump(mode="json") == written
+    assert sum(written["stages_s"].values()) == pytest.approx(written["seconds"], abs=0.005)
+    assert written["jobs_usd"] + written["shared_usd"] == pytest.approx(written["usd"])

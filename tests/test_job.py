@@ -86,9 +86,15 @@ shots = st.builds(
         transition=transitions,
     ),
 )
+moments = st.sampled_from(["2026-05-01T06:00Z", "2026-05-01T06:00:30+05:30", "1999-12-31T23:59:59-11:00"])
 outputs = st.one_of(
     some(aspect=st.sampled_from(["16:9", "9:16", "1:1", "4:5"]), fps=st.integers(8, 60), crf=st.integers(0, 40)),
     st.fixed_dictionaries({"width": sides, "height": sides}),
+)
+limits = st.one_of(
+    st.fixed_dictionaries({"max_seconds": st.floats(0.1, 86_400)}),
+    st.fixed_dictionaries({"max_cost_usd": st.floats(0.0001, 10_000), "not_after": moments}),
+    st.fixed_dictionaries({"not_after": moments}),
 )
 renders = some(
     model=st.sampled_from(["pocket", "flux-schnell"]), megapixels=st.floats(0.004, 4.2), steps=st.integers(1, 50)
@@ -117,6 +123,7 @@ jobs = st.builds(
         priority=st.sampled_from(["normal", "urgent"]),
         labels=labels,
         notify=notices,
+        limits=limits,
     ),
 )
 
@@ -146,11 +153,11 @@ def test_writing_the_defaults_out_changes_nothing(job: Job) -> None:
     assert explicit.fingerprint == job.fingerprint
 
 
-@given(jobs, names, names, labels, notices)
-def test_the_fingerprint_ignores_names_priority_labels_and_notices(
-    job: Job, name: str, batch: str, marks: dict[str, str], notice: dict[str, str]
+@given(jobs, names, names, labels, notices, limits)
+def test_the_fingerprint_ignores_names_priority_labels_notices_and_limits(
+    job: Job, name: str, batch: str, marks: dict[str, str], notice: dict[str, str], limit: dict[str, Any]
 ) -> None:
-    other = {"id": name, "batch": batch, "priority": "urgent", "labels": marks, "notify": notice}
+    other = {"id": name, "batch": batch, "priority": "urgent", "labels": marks, "notify": notice, "limits": limit}
 
     renamed = parse_job(json.dumps(json.loads(job.to_json()) | other))
 
@@ -614,7 +621,7 @@ REFUSED: list[tuple[str, Any, str, str]] = [
         "a list",
         [1],
         "",
-        "is [1]; must be a mapping of version, id, batch, output, render, seed, seed_mode, style_prefix, style_suffix, shots, transition, audio, priority, notify, labels",
+        "is [1]; must be a mapping of version, id, batch, output, render, seed, seed_mode, style_prefix, style_suffix, shots, transition, audio, limits, priority, notify, labels",
     ),
 ]
 

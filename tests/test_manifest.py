@@ -439,7 +439,7 @@ jobs:
             ("batch: 5\nshots: [x]", "1: batch: is 5; must be 1 to 64 letters, digits, - or _: put it in quotes"),
             ("jobs: [{shots: [x]}]\nshots: [x]", "2: shots: unknown field 'shots'; the fields here are: batch, defaults, jobs, vars, version"),
             ("jobs:\n- shots: [x]\n  batch: b", "3: jobs[0].batch: belongs at the top of the manifest"),
-            ("shots: [x]\ndefaults: {}", "2: defaults: unknown field 'defaults'; the fields here are: audio, batch, id, labels, notify, output, priority, render, seed, seed_mode, shots, style_prefix, style_suffix, transition, version"),
+            ("shots: [x]\ndefaults: {}", "2: defaults: unknown field 'defaults'; the fields here are: audio, batch, id, labels, limits, notify, output, priority, render, seed, seed_mode, shots, style_prefix, style_suffix, transition, version"),
         ],
     )  # fmt: skip
     def test_a_document_that_is_no_manifest_is_one_clear_problem(self, text: str, problem: str) -> None:

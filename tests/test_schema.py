@@ -44,6 +44,7 @@ EVERY_FIELD: dict[str, Any] = {
     ],
     "transition": {"type": "slide", "duration": 0.5, "direction": "up"},
     "audio": {"uri": "gs://sounds/x.mp3", "gain_db": -3, "start": 1, "loop": True, "fade_in": 1, "fade_out": 2},
+    "limits": {"max_seconds": 60.5, "max_cost_usd": 0.25, "not_after": "2026-05-01T06:00:00+02:00"},
     "priority": "urgent",
     "notify": {"topic": "results", "webhook": "https://example.com/hook"},
     "labels": {"a": "b"},

@@ -94,8 +94,10 @@ def test_the_machine_and_the_notices_of_a_job_leave_no_trace() -> None:
 @pytest.mark.parametrize("field", ["source", "revision", "precision"])
 def test_whatever_else_makes_other_keyframes_is_told(field: str) -> None:
     made = Description(source="flux/1", revision="3f", precision="fp8", device="cuda")
+    change: dict[str, Any] = {field: "other"}
+    changed = replace(made, **change)
 
-    one, other = (of(job({"prompt": PROMPT}), each) for each in (made, replace(made, **{field: "other"})))
+    one, other = (of(job({"prompt": PROMPT}), each) for each in (made, changed))
 
     assert f"; {field}: {getattr(made, field)}" in one["comment"]
     assert f"; {field}: other" in other["comment"]

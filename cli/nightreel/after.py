@@ -119,6 +119,9 @@ def cancel(
 def retry(
     batch: Annotated[str, typer.Argument(help="A batch's name.", show_default=False)],
     job: Annotated[str | None, typer.Argument(help="One job; all that failed or were cancelled when left out.")] = None,
+    without_limits: Annotated[
+        bool, typer.Option("--without-limits", help="Lift the limits that the jobs themselves set.")
+    ] = False,
     queue: QueueFlag = None,
     store: StoreFlag = None,
 ) -> None:
@@ -129,6 +132,8 @@ def retry(
         known = _known_batch(kept, batch)
         wanted = [job] if job else [r.job for r in Receipts(kept).list(batch) if r.state != "done"]
         again = [(name, _job_as_asked(kept, known, name)) for name in wanted]
+        if without_limits:
+            again = [(name, message.model_copy(update={"limits": None})) for name, message in again]
         messages = [_next_round(kept, batch, name, message) for name, message in again]
         with contextlib.closing(open_queue(settings.queue_url, make=False)) as waiting:
             waiting.publish(messages)

@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 from nightreel_pipelines.errors import PipelineError
 from nightreel_queue.errors import InvalidJob, QueueError, QueueUnavailable
 from nightreel_storage.errors import StoreError, StoreUnavailable
-from nightreel_worker.errors import RendererUnavailable
+from nightreel_worker.errors import BadPrice, RendererUnavailable
 from nightreel_worker.settings import Settings
 
 EXIT_OK = 0
@@ -83,6 +83,6 @@ def errors_in_one_line() -> Iterator[None]:
     except (QueueUnavailable, StoreUnavailable, RendererUnavailable) as exc:
         complain(str(exc))
         raise typer.Exit(EXIT_UNAVAILABLE) from None
-    except (QueueError, StoreError, PipelineError) as exc:
+    except (QueueError, StoreError, PipelineError, BadPrice) as exc:
         complain(str(exc))
         raise typer.Exit(EXIT_BAD_INPUT) from None

@@ -12,6 +12,7 @@ from nightreel_queue.schema import job_schema, manifest_schema
 from .after import cancel, retry, status
 from .cloud import doctor, gcs, pubsub
 from .holding import hold, resume
+from .plan import plan
 from .render import render
 from .submit import enqueue
 from .weights import weights
@@ -34,7 +35,7 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-for verb in (render, enqueue, work, status, cancel, retry, hold, resume, doctor):
+for verb in (render, plan, enqueue, work, status, cancel, retry, hold, resume, doctor):
     app.command()(verb)
 
 app.add_typer(pubsub, name="pubsub")

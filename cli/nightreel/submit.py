@@ -64,7 +64,7 @@ def submit(manifest: Manifest, settings: Settings, store: Store) -> Manifest:
     """
     models = load_models(settings.models)
     batch = manifest.resolved(settings.model, own_steps(models))
-    _check_models(batch.jobs, models)
+    check_models(batch.jobs, models)
     _check_reach(manifest, settings)
     _keep_files(manifest, store)
     messages = [Message.of(job) for job in batch.jobs]
@@ -105,7 +105,7 @@ def _keep_files(manifest: Manifest, store: Store) -> None:
             raise InvalidJob([Problem(f"{path} cannot be read: {exc.strerror}", place=manifest.name)]) from exc
 
 
-def _check_models(jobs: Sequence[Job], known: Mapping[str, ModelSpec]) -> None:
+def check_models(jobs: Sequence[Job], known: Mapping[str, ModelSpec]) -> None:
     """What the worker would refuse for its model, while somebody is there who can mend it. Raises InvalidJob."""
     unknown = sorted({job.render.model or "" for job in jobs} - known.keys())
     if unknown:

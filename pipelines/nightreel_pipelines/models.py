@@ -35,6 +35,10 @@ class ModelSpec(BaseModel):
     megapixels: float = Field(gt=0)
     steps: int = Field(STEPS, ge=1, le=MAX_STEPS, description="denoising steps when the job does not say")
     max_steps: int = Field(8, ge=1, le=MAX_STEPS, description="most that a job may ask for")
+    expected_s: float = Field(
+        0.0, ge=0, description="seconds that one run of the model is guessed to take for each megapixel of a keyframe"
+    )
+    expected_load_s: float = Field(0.0, ge=0, description="seconds that loading it is guessed to take")
     guidance: float = 0.0
     max_sequence_length: int | None = Field(
         None, ge=1, description="T5 tokens that prompts may have and are padded to; stands in recipes"

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from nightreel_queue.audio import Audio
 from nightreel_queue.job import Job
-from nightreel_queue.motions import Motion
+from nightreel_queue.motions import Motion, kind_of
 from nightreel_queue.transitions import Transition
 
 from .base import Description
@@ -68,6 +68,16 @@ class Plan:
             if isinstance(placed.picture, Recipe)
         ]
         return tuple(dict.fromkeys(recipe for _, recipe in sorted(due, key=lambda pair: pair[0])))
+
+    @property
+    def keyframe_size(self) -> str:
+        """Of the keyframes to make, such as 1360x768; empty when there are none. A film's are all of one size."""
+        return next((f"{recipe.width}x{recipe.height}" for recipe in self.recipes), "")
+
+    @property
+    def motions(self) -> tuple[str, ...]:
+        """The kinds of motion that its shots have."""
+        return tuple(sorted({kind_of(shot.motion) for shot in self.shots}))
 
     @property
     def evaluations(self) -> int:

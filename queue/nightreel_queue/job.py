@@ -7,6 +7,7 @@ defaults, so that a schema that grows keeps every fingerprint.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import re
@@ -36,6 +37,9 @@ ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 Style = Annotated[str, Field(max_length=2000)]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._~+-]{2,247}$")]
 Webhook = Annotated[str, Field(max_length=2000, pattern=r"^https?://[\x21-\x7e]+$")]
+Moment = Annotated[
+    str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})$")
+]
 LabelKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 LabelValue = Annotated[str, Field(max_length=256)]
 
@@ -144,6 +148,38 @@ class Notify(Strict):
         return self
 
 
+class Limits(Strict):
+    """What the job may take at most. A job that is estimated to need more is refused before any work for it."""
+
+    max_seconds: float | None = Field(
+        None, ge=0.1, le=86_400, description="seconds of a worker that is ready: rendering, filming, checking"
+    )
+    max_cost_usd: float | None = Field(
+        None, ge=0.0001, le=10_000, description="the same in US dollars, at the worker's price"
+    )
+    not_after: Moment | None = Field(None, description="when it is too late to begin")
+
+    @field_validator("not_after")
+    @classmethod
+    def _is_a_time(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                dt.datetime.fromisoformat(value)
+            except ValueError as exc:
+                raise problem(f"is {value!r}, but {exc}") from exc
+        return value
+
+    @property
+    def deadline(self) -> dt.datetime | None:
+        return dt.datetime.fromisoformat(self.not_after) if self.not_after else None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max_seconds is None and self.max_cost_usd is None and self.not_after is None:
+            raise incomplete("is empty: give max_seconds, max_cost_usd or not_after, or leave it out")
+        return self
+
+
 class Job(Strict):
     """One video to render. Its batch and id name its outputs: BATCH/ID.mp4, .jpg and .json."""
 
@@ -161,6 +197,7 @@ class Job(Strict):
     shots: tuple[Shot, ...] = Field(max_length=MAX_SHOTS, json_schema_extra={"minItems": 1})
     transition: Transition = Transition()
     audio: Audio | None = Field(None, description="the sound; none when left out")
+    limits: Limits | None = Field(None, description="what it may take at most")
     priority: Literal["normal", "urgent"] = Field("normal", description="urgent jobs are claimed first")
     notify: Notify | None = Field(None, description="who is told how the job ended")
     labels: dict[LabelKey, LabelValue] = Field({}, max_length=32, description="echoed in receipt and logs")
@@ -251,12 +288,12 @@ class Job(Strict):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 (hex) of all that decides the video; its name, batch, priority, labels and notify do not."""
+        """sha256 (hex) of all that decides the video; its name, batch, limits, priority, labels and notify do not."""
         return hashlib.sha256(canonical(self.content()).encode()).hexdigest()
 
     def content(self) -> dict[str, Any]:
         """The fields that decide the video, without those that hold their defaults; for steps that is 4, said or not."""
-        aside = {"id", "batch", "priority", "notify", "labels"}
+        aside = {"id", "batch", "limits", "priority", "notify", "labels"}
         steps = None if self.render.steps == STEPS else self.render.steps
         job = self.model_copy(update={"render": self.render.model_copy(update={"steps": steps})})
         return {"version": self.version} | job.model_dump(mode="json", exclude_defaults=True, exclude=aside)

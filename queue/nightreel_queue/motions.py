@@ -84,7 +84,8 @@ class FeedbackMotion(Strict):
     feedback: Feedback
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """Which of KINDS a motion is, read or still as it was written."""
     if isinstance(value, str):
         return "still"
     names = type(value).model_fields if isinstance(value, BaseModel) else value if isinstance(value, dict) else ()
@@ -96,7 +97,7 @@ Motion = Annotated[
     | Annotated[Move, Tag("move")]
     | Annotated[WalkMotion, Tag("walk")]
     | Annotated[FeedbackMotion, Tag("feedback")],
-    Discriminator(_kind),
+    Discriminator(kind_of),
 ]
 DEFAULT_MOTION = Move(zoom=(1.0, 1.12))
 

@@ -33,6 +33,7 @@ PATTERN_WORDS = {
     ADDRESS: "an address: gs://BUCKET/NAME or https://..., at most 2000 characters",
     r"^[A-Za-z][A-Za-z0-9._~+-]{2,247}$": "a topic's name: a letter, then 2 to 247 letters, digits or . _ ~ + -",
     r"^https?://[\x21-\x7e]+$": "an https:// address of at most 2000 characters, without blanks",
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})$": "a time with its zone, such as 2026-05-01T06:00:00Z",
     r"^[a-z][a-z0-9_-]{0,62}$": "a lower-case letter, then at most 62 lower-case letters, digits, - or _",
 }
 _SCHEMA = job_schema()

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from .base import ABSENT, Store
 from .errors import Conflict, Damaged, NotFound
+
+FOLDER = ".nightreel/keyframes/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,11 @@ class Keyframes:
                 with contextlib.suppress(Conflict):  # somebody else mended it first
                     self._write(fingerprint, data, attempt, damaged)
 
+    def fingerprints(self) -> frozenset[str]:
+        """Of all keyframes that the store has."""
+        names = (PurePosixPath(entry.name) for entry in self._store.list(FOLDER))
+        return frozenset(name.stem for name in names if name.suffix == ".png")
+
     def _damaged(self, fingerprint: str) -> int | None:
         """The generation of a keyframe that must be mended; None for one that is whole."""
         found = self._store.head(_name(fingerprint))
@@ -69,4 +76,4 @@ class Keyframes:
 
 
 def _name(fingerprint: str) -> str:
-    return f".nightreel/keyframes/{fingerprint[:2]}/{fingerprint}.png"
+    return f"{FOLDER}{fingerprint[:2]}/{fingerprint}.png"

@@ -80,9 +80,30 @@ class Made(Record):
     """Keyframes that the store already had."""
     inputs: tuple[str, ...] = ()
     """sha256 (hex) of each picture that the job names, in the job's order, and of its sound. Addresses may hold secrets."""
+    keyframe_size: str = ""
+    """Pixels, such as 1360x768; empty when every picture was given."""
+    evaluations: int = 0
+    """How often the model was run for the keyframes that this attempt rendered."""
+    motions: tuple[str, ...] = ()
+    """The kinds of motion that the job's shots have."""
+    kept_bytes: int = 0
+    """Of the rendered keyframes, as the store has them."""
     keyframes_s: float = 0.0
     film_s: float = 0.0
     verify_s: float = 0.0
+
+
+class Cost(Record):
+    """What a job cost directly: its share of the run's time, at the price of the run's machine.
+
+    Starting, loading, waiting and leaving are in the run's report alone.
+    """
+
+    seconds: float
+    usd: float
+    """To a millionth."""
+    price: str
+    """Name of the price."""
 
 
 class Receipt(Record):
@@ -106,6 +127,7 @@ class Receipt(Record):
     outputs: tuple[OutputFile, ...] = ()
     video: Video | None = None
     made: Made | None = None
+    cost: Cost | None = None
     labels: dict[str, str] = {}
     request: str = ""
     """The job's canonical JSON, of a job that failed: what a retry publishes."""

@@ -20,7 +20,7 @@ from nightreel_pipelines.plan import Plan, plan
 from nightreel_queue.job import Job
 from nightreel_storage.base import Entry, Store
 from nightreel_storage.errors import Conflict
-from nightreel_storage.receipts import Made, OutputFile, Receipt, Receipts, State, Video, utc_now
+from nightreel_storage.receipts import Cost, Made, OutputFile, Receipt, Receipts, State, Video, utc_now
 
 from .admission import Request, Work
 from .errors import NameTaken
@@ -34,6 +34,8 @@ class Author:
     run: str
     attempt: str = ""
     attempts: int = 0
+    bill: Callable[[], Cost | None] = lambda: None
+    """What the job has cost until now."""
 
 
 class Committer:
@@ -119,6 +121,7 @@ class Committer:
             outputs=outputs,
             video=video,
             made=made,
+            cost=author.bill(),
             labels=dict(request.job.labels),
             request=request.job.to_json() if state == "failed" else "",
             published_at=request.delivery.published_at,
@@ -203,9 +206,13 @@ def _made(work: Work, film: Film, verify_s: float) -> Made:
         precision=work.description.precision,
         device=work.description.device,
         placement=film.placement,
-        keyframes=film.made,
-        reused=len(work.plan.recipes) - film.made,
+        keyframes=len(film.rendered),
+        reused=len(work.plan.recipes) - len(film.rendered),
         inputs=tuple(work.inputs.values()),
+        keyframe_size=work.plan.keyframe_size,
+        evaluations=sum(recipe.evaluations for recipe in work.plan.recipes if recipe.fingerprint in film.rendered),
+        motions=work.plan.motions,
+        kept_bytes=sum((work.scratch / f"{name}.png").stat().st_size for name in film.rendered),
         keyframes_s=round(film.keyframes_s, 3),
         film_s=round(film.film_s, 3),
         verify_s=round(verify_s, 3),

@@ -7,6 +7,8 @@ WorkerError
 ├── Preempted           the worker has to leave; the job has done nothing wrong
 ├── RendererUnavailable the renderer cannot be started at all; the run ends
 ├── Refused             the job asks for what this worker may not do
+├── OverLimit           the job would take, or has taken, more than its limits allow
+├── BadPrice            there is no such price, or it makes no sense
 └── WebError            something on the web could not be asked
     ├── Forbidden       the address must not be asked
     ├── Missing         there is nothing at the address
@@ -43,6 +45,14 @@ class RendererUnavailable(WorkerError):
 
 class Refused(WorkerError):
     """Raised when a job asks for what this worker's settings do not allow; names the field and the mend."""
+
+
+class OverLimit(WorkerError):
+    """Raised when a job cannot be made within its own limits, or has used them up; names the field and the figures."""
+
+
+class BadPrice(WorkerError):
+    """Raised for a price that nobody has listed, or a list of prices that cannot be read; says what to write."""
 
 
 class WebError(WorkerError):

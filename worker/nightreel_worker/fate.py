@@ -9,7 +9,7 @@ from nightreel_queue.errors import InvalidJob, LeaseLost, QueueUnavailable
 from nightreel_storage.errors import Conflict, NotFound, StoreError, StoreUnavailable
 from nightreel_storage.receipts import AlreadyEnded
 
-from .errors import Forbidden, GaveUp, Missing, NameTaken, Preempted, Refused, RendererUnavailable, TooLarge
+from .errors import Forbidden, GaveUp, Missing, NameTaken, OverLimit, Preempted, Refused, RendererUnavailable, TooLarge
 
 
 class Fate(Enum):
@@ -32,7 +32,7 @@ def fate_of(error: Exception) -> Fate:
             return Fate.ENDED
         case InvalidJob():
             return Fate.REJECT
-        case Unrenderable() | NameTaken() | GaveUp() | Refused() | Forbidden() | Missing() | TooLarge():
+        case Unrenderable() | NameTaken() | GaveUp() | Refused() | Forbidden() | Missing() | TooLarge() | OverLimit():
             return Fate.FAIL
         case Preempted() | RendererUnavailable() | StoreUnavailable() | QueueUnavailable():
             return Fate.HAND_BACK

@@ -29,6 +29,7 @@ from nightreel_pipelines.models import ModelSpec
 
 from . import wire
 from .errors import ChildDied, Preempted, RendererUnavailable
+from .meter import Busy
 from .process import ChildProcess, description_of
 
 log = structlog.get_logger()
@@ -36,6 +37,7 @@ log = structlog.get_logger()
 DEATHS_WHILE_LOADING = 2  # in a row, before the renderer counts as not to be had
 
 Phase = Literal["waiting", "loading", "keyframes", "parked", "filming"]
+Noted = Callable[[wire.Line | None], None]
 Verdict = Literal["blamed", "again", "again_alone", "unavailable", "preempted"]
 
 
@@ -53,6 +55,7 @@ class Rendering:
 
     order: wire.Order
     alone: bool
+    noted: Noted
     phase: Phase = "waiting"
     on_film: bool = False
     """The film stage has it; its keyframes may still be in the making."""
@@ -65,8 +68,8 @@ class Film:
     """A finished video in the scratch folder."""
 
     video: Path
-    made: int
-    """Keyframes that were rendered for it."""
+    rendered: frozenset[str]
+    """Fingerprints of the keyframes that were rendered for it; they lie in the scratch folder, too."""
     keyframes_s: float
     film_s: float
     placement: str
@@ -84,10 +87,18 @@ class Limits:
 class Renderer:
     """Safe to use from several threads; each call of `render` blocks its own."""
 
-    def __init__(self, limits: Limits, weights_root: Path | None, preset: str) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        weights_root: Path | None,
+        preset: str,
+        busy: Callable[[Busy | None], None] = lambda what: None,
+    ) -> None:
+        """`busy` is told when the child begins to import or to load, and, by None, when it is ready or gone."""
         self._limits = limits
         self._weights_root = weights_root
         self._preset = preset
+        self._busy = busy
         self._changed = threading.Condition()
         self._child: ChildProcess | None = None
         self._jobs: dict[str, Rendering] = {}
@@ -110,16 +121,21 @@ class Renderer:
                     return child.description
                 self._check_available(child)
 
-    def render(self, spec: ModelSpec, order: wire.Order, *, alone: bool, heard: Callable[[wire.Line], None]) -> Film:
+    def render(
+        self, spec: ModelSpec, order: wire.Order, *, alone: bool, heard: Callable[[wire.Line], None], noted: Noted
+    ) -> Film:
         """Have a job rendered; `heard` gets what the child says of it, in this thread, while that goes on.
+
+        `noted` gets the same at once, on another thread, and None when the child is gone; it must be quick, and raise nothing.
 
         Raises Unrenderable, FilmFailed, Cancelled, ChildDied, Preempted, RendererUnavailable, and whatever `heard` does.
         """
         made: dict[str, str] = {}
+        rendered: set[str] = set()
         while True:
-            rendering = self._hand_over(spec, dataclasses.replace(order, have=order.have | made), alone)
+            rendering = self._hand_over(spec, dataclasses.replace(order, have=order.have | made), alone, noted)
             try:
-                return self._follow(rendering, made, heard)
+                return self._follow(rendering, made, rendered, heard)
             except _AgainError as again:
                 alone = alone or again.alone
             finally:
@@ -166,6 +182,7 @@ class Renderer:
             self._child.close()
             self._child = None
         if self._child is None:
+            self._busy("import")
             self._child = ChildProcess(spec, self._weights_root, self._preset, self._on_line, self._on_death)
             log.info("renderer_started", pid=self._child.pid, model=spec.name)
         return self._child
@@ -176,10 +193,10 @@ class Renderer:
         same_model = self._child is None or self._child.spec == spec
         return same_model and not alone and not any(job.alone for job in self._jobs.values())
 
-    def _hand_over(self, spec: ModelSpec, order: wire.Order, alone: bool) -> Rendering:
+    def _hand_over(self, spec: ModelSpec, order: wire.Order, alone: bool, noted: Noted) -> Rendering:
         with self._changed:
             child = self._child_for(spec, alone)
-            rendering = self._jobs[order.key] = Rendering(order, alone)
+            rendering = self._jobs[order.key] = Rendering(order, alone, noted)
             child.send(order)
             return rendering
 
@@ -192,9 +209,13 @@ class Renderer:
 
     # following
 
-    def _follow(self, rendering: Rendering, made: dict[str, str], heard: Callable[[wire.Line], None]) -> Film:
-        """Pass on what the child says until the job ends; `made` collects the keyframes that lie in the scratch folder."""
-        rendered = len(made)
+    def _follow(
+        self, rendering: Rendering, made: dict[str, str], rendered: set[str], heard: Callable[[wire.Line], None]
+    ) -> Film:
+        """Pass on what the child says until the job ends.
+
+        `made` collects the keyframes that lie in the scratch folder, `rendered` those of them that were rendered.
+        """
         keyframes_s, placement = 0.0, ""
         while True:
             match rendering.lines.get():
@@ -205,11 +226,12 @@ class Renderer:
                 case wire.Dropped():
                     raise Cancelled
                 case wire.Filmed() as filmed:
-                    return Film(Path(filmed.file), rendered, keyframes_s, filmed.seconds, placement)
+                    return Film(Path(filmed.file), frozenset(rendered), keyframes_s, filmed.seconds, placement)
                 case line:
                     if isinstance(line, wire.KeyframeMade):
                         made[line.fingerprint] = line.file
-                        rendered += line.rendered
+                        if line.rendered:
+                            rendered.add(line.fingerprint)
                     elif isinstance(line, wire.KeyframesDone):
                         keyframes_s, placement = line.seconds, line.placement
                     heard(line)
@@ -219,6 +241,8 @@ class Renderer:
     def _on_line(self, child: ChildProcess, line: wire.Line) -> None:
         with self._changed:
             self._heard_at = time.monotonic()
+            if self._child is child:
+                self._tell_busy(line)
             match line:
                 case wire.Hello():
                     child.description = description_of(line)
@@ -233,9 +257,18 @@ class Renderer:
                         rendering.lines.put(line)
             self._changed.notify_all()
 
+    def _tell_busy(self, line: wire.Line) -> None:
+        """Also of a job that was called off meanwhile: the child does not stop loading for that."""
+        match line:
+            case wire.Loading():
+                self._busy("load")
+            case wire.Hello() | wire.Loaded() | wire.KeyframesDone():
+                self._busy(None)
+
     def _note(self, child: ChildProcess, rendering: Rendering, line: wire.Line) -> None:
         if not (rendering.phase == "loading" and isinstance(line, wire.Loading)):  # loading is timed as a whole
             rendering.heard_at = self._heard_at
+        rendering.noted(line)
         match line:
             case wire.Started() | wire.Loaded():
                 rendering.phase = "keyframes"
@@ -258,9 +291,11 @@ class Renderer:
             if self._child is not child:
                 return  # replaced on purpose
             self._child = None
+            self._busy(None)
             verdicts = self._judge(child)
             jobs, self._jobs = self._jobs, {}
             for key, job in jobs.items():
+                job.noted(None)
                 job.lines.put(Lost(verdicts[key], child.unavailable or reason))
             self._changed.notify_all()
         if not self._stopped.is_set() and not child.unavailable:

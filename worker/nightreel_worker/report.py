@@ -8,9 +8,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import Field
+
 from nightreel_storage.receipts import Record
 
 from . import wire
+from .estimate import Taken, Takings
 from .events import Ended, Event, Rejected, Returned
 
 
@@ -38,6 +41,23 @@ class RunReport(Record):
     """Notices of ended jobs that somebody took, each receiver counted."""
     not_notified: int = 0
     """Notices that nobody took; the log says why."""
+    seconds: float = 0.0
+    """From its process's start to this report."""
+    stages_s: dict[str, float] = Field(default_factory=dict)
+    """What these went to, each second once."""
+    jobs_s: float = 0.0
+    """What of them stands on receipts of this run."""
+    lost_s: float = 0.0
+    """What of them went to jobs that got no receipt from this run."""
+    price: str = ""
+    usd: float = 0.0
+    """What the run cost, to a millionth."""
+    jobs_usd: float = 0.0
+    """What of that stands on receipts of this run."""
+    shared_usd: float = 0.0
+    """What of that stands on none: starting, loading, waiting, leaving, and what was lost."""
+    taken: tuple[Taken, ...] = ()
+    """What the jobs took, by model and shape: estimates are made of it."""
     load_s: float = 0.0
     keyframes_s: float = 0.0
     """Time that the GPU stage had a job."""
@@ -45,6 +65,11 @@ class RunReport(Record):
     """Time that it had none, between its first job and its last."""
     held_up_s: float = 0.0
     """Time that it had one, but had to wait for the film stage to take the job before."""
+
+
+def run_name(run: str) -> str:
+    """Of a run's report in the store; of their folder without an id."""
+    return f".nightreel/runs/{run}.json" if run else ".nightreel/runs/"
 
 
 @dataclass(slots=True)
@@ -63,6 +88,7 @@ class Tally:
     keyframes_s: float = 0.0
     waited_s: float = 0.0
     held_up_s: float = 0.0
+    _taken: Takings = field(default_factory=Takings)
     _first: bool = True
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -74,6 +100,7 @@ class Tally:
                 case Ended(receipt=receipt):
                     self.ended[receipt.state] += 1
                     if receipt.made:
+                        self._taken.count(receipt)
                         self.keyframes += receipt.made.keyframes
                         self.reused += receipt.made.reused
                 case Rejected():
@@ -93,10 +120,17 @@ class Tally:
                     self.held_up_s += held_up_s
                     self._first = False
 
+    @property
+    def taken(self) -> tuple[Taken, ...]:
+        """What this run's jobs took so far."""
+        with self._lock:
+            return self._taken.rows
+
     def figures(self) -> dict[str, Any]:
         """Its part of a RunReport."""
         seconds = {name: round(getattr(self, name), 3) for name in ("load_s", "keyframes_s", "waited_s", "held_up_s")}
         return seconds | {
+            "taken": self._taken.rows,
             "done": self.ended["done"],
             "failed": self.ended["failed"],
             "cancelled": self.earlier["cancelled"],

@@ -40,6 +40,12 @@ class Settings(BaseSettings):
         "off", description="whether transformers are compiled, on a GPU; cached: only what a compile cache holds"
     )
     scratch: Path | None = Field(None, description="folder for temporary files; the system's when empty")
+    price: str = Field(
+        "local", description="what this machine costs: a name from the list of prices, or US dollars an hour"
+    )
+    prices: Path | None = Field(
+        None, description="a TOML file of your own prices, in the form of the built-in prices.toml"
+    )
     idle_timeout_s: float = Field(0.0, ge=0, description="seconds to wait for more work before leaving an empty queue")
     max_attempts: int = Field(3, ge=1, le=100, description="failures of one job before it is given up")
     retry_delay_s: float = Field(5.0, ge=0, le=600, description="seconds before a failed attempt is tried again")

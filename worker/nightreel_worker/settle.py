@@ -16,7 +16,7 @@ from nightreel_queue.errors import LeaseLost
 from nightreel_storage.attempts import Attempts, End, OpenAttempt
 from nightreel_storage.base import Store
 from nightreel_storage.errors import Conflict, StoreError
-from nightreel_storage.receipts import AlreadyEnded, Receipt, Receipts, utc_now
+from nightreel_storage.receipts import AlreadyEnded, Cost, Receipt, Receipts, utc_now
 
 from .admission import Request
 from .commit import Author, Committer
@@ -38,6 +38,10 @@ class Claim:
     attempt: OpenAttempt | None = None
     failures: int = 0
     """Earlier attempts that failed."""
+    bill: Callable[[], Cost | None] = lambda: None
+    """What the delivery has cost until now."""
+    ended: bool = False
+    """Its round has a receipt that this claim wrote."""
 
 
 class Settler:
@@ -84,7 +88,7 @@ class Settler:
     def author(self, claim: Claim) -> Author:
         """Who ends the round, for its receipt."""
         attempt = claim.attempt.attempt.id if claim.attempt else ""
-        return Author(self._run, attempt, claim.failures + (claim.attempt is not None))
+        return Author(self._run, attempt, claim.failures + (claim.attempt is not None), claim.bill)
 
     def close_preempted(self, claim: Claim) -> None:
         """Of a commit that did not end before its worker had to: it costs nothing."""
@@ -120,6 +124,7 @@ class Settler:
                 return self._ended(claim, exc)
             self._reject(claim, exc)  # the receipt's name is taken as well: all that can be left is a record
             return None
+        claim.ended = True
         self._close(claim, end, reason)
         claim.delivery.dead_letter(reason)
         self._watch(Ended(receipt, earlier=False))

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -38,10 +39,13 @@ from .events import Advanced, Claimed, Ended, Event, Watch
 from .fate import ends_run
 from .inputs import Inputs, Rules
 from .leases import Lease, LeaseKeeper
+from .limits import LimitKeeper
 from .lookout import Lookout
+from .meter import Meter, process_age_ns
 from .notify import LAST_S, Notifier
+from .prices import machine_price
 from .renderer import Film, Limits, Renderer
-from .report import RunReport, Tally
+from .report import RunReport, Tally, run_name
 from .scratch import Scratch, lacks_room
 from .settings import Settings
 from .settle import Claim, Settler, try_release
@@ -89,12 +93,14 @@ class Worker:
         self._started_at = utc_now()
         self._tally = Tally()
         limits = Limits(settings.stall_s, settings.load_timeout_s)
-        self._renderer = Renderer(limits, settings.weights, settings.x264_preset)
+        self._meter = Meter(machine_price(settings.price, settings.prices), age_ns=process_age_ns())
+        self._renderer = Renderer(limits, settings.weights, settings.x264_preset, self._meter.renderer_is)
         rules = Rules(
             settings.listed("input_buckets"), settings.input_https, settings.input_max_mb, settings.input_timeout_s
         )
         web = Web(settings.listed("trusted_hosts"))
         self._admission = Admission(store, models, settings.model, settings.max_attempts, Inputs(rules, web, store))
+        self._limits = LimitKeeper(store, self._meter.price, lambda: self._tally.taken)
         self._notifier = Notifier.of(settings, web)
         self._attempts, self._keyframes, self._committer = Attempts(store), Keyframes(store), Committer(store)
         self._settler = Settler(store, self.id, settings.max_attempts, settings.retry_delay_s, self._watch)
@@ -115,6 +121,7 @@ class Worker:
     def run(self) -> RunReport:
         """Work until the queue has been empty for long enough, or `stop`; returns what was done."""
         with self._scratch, self._leases, self._lookout:
+            self._meter.phase("idle")
             for delivery in self._deliveries():
                 self._begin(delivery)
             self._leave()
@@ -135,6 +142,7 @@ class Worker:
         else:
             self._ack(mine, receipt)
         finally:
+            self._meter.close(mine, billed=mine.claim.ended)
             self._leases.let_go(mine.lease)
             shutil.rmtree(mine.scratch, ignore_errors=True)
             with self._changed:
@@ -150,8 +158,10 @@ class Worker:
                 author = self._settler.author(mine.claim)
                 spec = self._admission.spec(request.job)
                 return self._committer.adopt(request, spec, mine.scratch, author, tick=mine.lease.progress)
+        self._limits.in_time(request.job)
         mine.work = self._admission.work(request, self._renderer, mine.scratch)
         mine.claim.failures = mine.work.failures
+        self._limits.admit(mine.work)
         film = self._render(mine, mine.work)
         with self._committing(mine):
             author = self._settler.author(mine.claim)
@@ -182,10 +192,15 @@ class Worker:
                     self._watch(Advanced(batch, job, "keyframes", reused + made))
                 case wire.Filming():
                     self._watch(Advanced(batch, job, "film", line.frames))
+            self._limits.check(work.request, self._meter.spent_s(mine))
 
         job_json = work.request.job.model_copy(update={"notify": None}).to_json()  # the child tells nobody
         order = wire.Order(work.key, job_json, str(work.scratch), dict(work.have), dict(work.inputs), dict(work.given))
-        return self._renderer.render(work.spec, order, alone=alone, heard=heard)
+        noted = partial(self._meter.hear, mine)
+        try:
+            return self._renderer.render(work.spec, order, alone=alone, heard=heard, noted=noted)
+        finally:
+            noted(None)
 
     @contextlib.contextmanager
     def _committing(self, mine: UnderWay) -> Iterator[None]:
@@ -194,14 +209,17 @@ class Worker:
             mine.lease.progress()
         try:
             self._enter(mine, "commit")
+            self._meter.enter("upload", mine)
             mine.lease.progress()
             if mine.claim.request:
                 self._watch(Advanced(*mine.claim.request.name, "commit"))
             yield
         finally:
+            self._meter.leave("upload", mine)
             self._commit_stage.release()
 
     def _ack(self, mine: UnderWay, receipt: Receipt) -> None:
+        mine.claim.ended = True
         self._watch(Ended(receipt, earlier=False))
         try:
             mine.delivery.ack()
@@ -258,6 +276,8 @@ class Worker:
         mine = UnderWay(
             self._leases.hold(delivery, lambda: self._lost(mine)), self._scratch.job_folder(), Claim(delivery)
         )
+        mine.claim.bill = lambda: self._meter.bill(mine)
+        self._meter.enter("wait", mine)
         mine.thread = threading.Thread(target=self._handle, args=(mine,), name="delivery", daemon=True)
         with self._changed:
             self._under_way.add(mine)
@@ -289,6 +309,7 @@ class Worker:
 
     def _leave(self) -> None:
         """Give back what is being rendered, let commits finish, and let go of the renderer."""
+        self._meter.phase("drain")
         leave_by = time.monotonic() + self._settings.drain_s - 2 * LAST_WORD_S
         self._renderer.stop()
         with self._changed:
@@ -326,6 +347,7 @@ class Worker:
         self._outside_watch(event)
 
     def _report(self) -> RunReport:
+        spent = self._meter.statement()
         report = RunReport(
             run=self.id,
             started_at=self._started_at,
@@ -336,15 +358,15 @@ class Worker:
             notified=self._notifier.notified,
             not_notified=self._notifier.not_notified,
             **self._tally.figures(),
+            **spent.figures(),
         )
-        log.info("run_ended", **report.model_dump(mode="json"))
+        log.info("run_ended", **report.model_dump(mode="json", exclude={"taken"}))
         _in_time(lambda: self._keep(report))
         return report
 
     def _keep(self, report: RunReport) -> None:
         with contextlib.suppress(StoreError):
-            name = f".nightreel/runs/{self.id}.json"
-            self._store.put(name, report.to_bytes(), content_type="application/json")
+            self._store.put(run_name(self.id), report.to_bytes(), content_type="application/json")
 
 
 def _in_time(*last_words: Callable[[], object]) -> None:

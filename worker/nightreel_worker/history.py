@@ -1,0 +1,72 @@
+"""What earlier runs left behind in the store: their reports, and what follows from them for the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nightreel_pipelines.base import Description
+from nightreel_pipelines.models import ModelSpec
+from nightreel_storage.base import Store
+from nightreel_storage.errors import NotFound, StoreError
+
+from .estimate import Taken
+from .report import RunReport, run_name
+
+GUESSED_START_S = 6.0  # two Python processes, one of which imports torch, on two busy cores
+GUESSED_END_S = 0.2
+LAST_RUNS = 20  # that estimates are made of: enough to average, few enough to follow a change of machine
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The last runs, oldest first."""
+
+    runs: Sequence[RunReport]
+
+    @classmethod
+    def read(cls, store: Store, last: int = LAST_RUNS) -> History:
+        """Reports that cannot be read are left out: an estimate is no reason to stop. Raises StoreUnavailable."""
+        prefix = run_name("")
+        names = sorted(entry.name for entry in store.list(prefix) if entry.name.endswith(".json"))
+        runs = []
+        for name in names[-last:]:
+            with contextlib.suppress(NotFound):
+                data, _ = store.get(name)
+                with contextlib.suppress(StoreError):
+                    runs.append(RunReport.from_bytes(data, name))
+        return cls(tuple(runs))
+
+    @property
+    def taken(self) -> list[Taken]:
+        return [row for run in self.runs for row in run.taken]
+
+    def of(self, model: str) -> History:
+        """The runs that rendered with this model."""
+        return History([run for run in self.runs if any(row.model == model for row in run.taken)])
+
+    def description(self, model: str) -> Description:
+        """What the model was where it rendered last; all empty when no run tells."""
+        rows = [row for row in self.taken if row.model == model]
+        if not rows:
+            return Description("", "", "", "")
+        return Description(rows[-1].source, rows[-1].revision, rows[-1].precision, rows[-1].device)
+
+    def start_s(self, spec: ModelSpec) -> float:
+        """Seconds from a worker's start until it renders: starting, importing and loading."""
+        runs = self.of(spec.name).runs
+        started = [run.stages_s.get("start", 0.0) + run.stages_s.get("import", 0.0) for run in runs if run.stages_s]
+        loaded = [run.stages_s["load"] for run in runs if run.stages_s.get("load")]
+        return _middle(started, GUESSED_START_S) + _middle(loaded, spec.expected_load_s)
+
+    def end_s(self, spec: ModelSpec) -> float:
+        """Seconds that a worker takes to leave."""
+        left = [run.stages_s.get("drain", 0.0) for run in self.of(spec.name).runs if run.stages_s]
+        return _middle(left, GUESSED_END_S)
+
+
+def _middle(found: Sequence[float], guess: float) -> float:
+    """The median: one run on a busy machine, or from a cold disk, does not count."""
+    return statistics.median(found) if found else guess

@@ -1,0 +1,103 @@
+"""A job's own limits: kept before any work for it, by an estimate, and while it is rendered, by the meter."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from nightreel_queue.job import Job
+from nightreel_storage.base import Store
+from nightreel_storage.errors import StoreError
+from nightreel_storage.receipts import utc_now
+
+from .admission import Request, Work
+from .errors import OverLimit
+from .estimate import Rates, Taken
+from .history import History
+from .prices import Price
+
+log = structlog.get_logger()
+
+
+class LimitKeeper:
+    """Of one run. Reads what earlier runs took when the first job with a limit comes."""
+
+    def __init__(
+        self,
+        store: Store,
+        price: Price,
+        taken: Callable[[], Sequence[Taken]],
+        now: Callable[[], dt.datetime] = utc_now,
+    ) -> None:
+        """`taken`: what this run's own jobs took so far."""
+        self._store, self._price, self._taken, self._now = store, price, taken, now
+        self._earlier: Sequence[Taken] | None = None
+        self._lock = threading.Lock()
+
+    def in_time(self, job: Job) -> None:
+        """Raises OverLimit for a job that comes too late: before anything is started for it."""
+        if late := too_late(job, self._now()):
+            raise OverLimit(late)
+
+    def admit(self, work: Work) -> None:
+        """Raises OverLimit for a job that is estimated to take more than it may."""
+        job = work.request.job
+        if job.limits is None:
+            return
+        rates = Rates(self._rows(), work.spec, work.description)
+        estimate = rates.estimate(work.plan, frozenset(work.have))
+        if broken := over(job, estimate.seconds, self._price):
+            known = "as earlier runs took" if estimate.basis == "measured" else "a guess: no run has measured it yet"
+            raise OverLimit(
+                f"{broken}; it would take about {self._in_words(estimate.seconds)} ({known}): {estimate.keyframes} keyframes,"
+                f" {estimate.frames} frames. Make it shorter, or lift the limits: {_retry(work.request)}"
+            )
+
+    def check(self, request: Request, spent_s: float) -> None:
+        """Raises OverLimit for a job that has used up what it may."""
+        if broken := over(request.job, spent_s, self._price):
+            raise OverLimit(
+                f"{broken}; after {self._in_words(spent_s)} it was not done. Its keyframes are kept, and it goes on from them"
+                f" without limits: {_retry(request)}"
+            )
+
+    def _in_words(self, seconds: float) -> str:
+        usd = self._price.cost_usd(seconds, 0.0)
+        return f"{seconds:.1f} s" + (f", {usd:.4f} USD" if usd else "")
+
+    def _rows(self) -> Sequence[Taken]:
+        with self._lock:
+            if self._earlier is None:
+                try:
+                    self._earlier = History.read(self._store).taken
+                except StoreError as exc:
+                    log.warning("history_not_read", reason=str(exc))
+                    self._earlier = ()
+            return [*self._earlier, *self._taken()]
+
+
+def over(job: Job, seconds: float, price: Price) -> str:
+    """Which of its limits a job breaks that takes so long, with its figure; empty when none."""
+    limits = job.limits
+    if limits is None:
+        return ""
+    if limits.max_seconds is not None and seconds > limits.max_seconds:
+        return f"limits.max_seconds: it may take {limits.max_seconds:g} s"
+    if limits.max_cost_usd is not None and price.cost_usd(seconds, job.duration_s) > limits.max_cost_usd:
+        return f"limits.max_cost_usd: it may cost {limits.max_cost_usd:g} USD"
+    return ""
+
+
+def too_late(job: Job, now: dt.datetime) -> str:
+    """That a job may not be begun any more, in words; empty when it may."""
+    deadline = job.limits.deadline if job.limits else None
+    if deadline is None or now <= deadline:
+        return ""
+    return f"limits.not_after: it was to begin by {deadline.isoformat()}, and that has passed"
+
+
+def _retry(request: Request) -> str:
+    return f"nightreel retry {' '.join(request.name)} --without-limits"
