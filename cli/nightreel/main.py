@@ -12,7 +12,9 @@ from nightreel_queue.schema import job_schema, manifest_schema
 from .after import cancel, retry, status
 from .cloud import doctor, gcs, pubsub
 from .holding import hold, resume
+from .preview import preview
 from .render import render
+from .sheet import sheet
 from .submit import enqueue
 from .weights import weights
 from .work import work
@@ -34,7 +36,7 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-for verb in (render, enqueue, work, status, cancel, retry, hold, resume, doctor):
+for verb in (preview, render, enqueue, work, status, sheet, cancel, retry, hold, resume, doctor):
     app.command()(verb)
 
 app.add_typer(pubsub, name="pubsub")

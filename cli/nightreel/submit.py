@@ -47,7 +47,7 @@ def enqueue(
 def submit(manifest: Manifest, settings: Settings, store: Store) -> Manifest:
     """Record a manifest as a batch and publish its jobs; returns it as published. Raises InvalidJob, IdTaken."""
     batch = manifest.resolved(settings.model)
-    _check_models(batch.jobs, settings)
+    check_models(batch.jobs, settings)
     Batches(store).record(_record_of(batch))
     with contextlib.closing(open_queue(settings.queue_url)) as queue:
         queue.publish([Message.of(job) for job in batch.jobs])
@@ -62,7 +62,8 @@ def _record_of(batch: Manifest) -> Batch:
     return Batch(name=batch.batch, title=batch.name, enqueued_at=utc_now(), jobs=asked)
 
 
-def _check_models(jobs: Sequence[Job], settings: Settings) -> None:
+def check_models(jobs: Sequence[Job], settings: Settings) -> None:
+    """Raises InvalidJob for models that there are not."""
     known = load_models(settings.models)
     unknown = sorted({job.render.model or "" for job in jobs} - known.keys())
     if unknown:
