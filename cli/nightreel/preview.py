@@ -117,7 +117,7 @@ class Studio:
         video = self._folder / f"{name}{SUFFIX}"
         partial = video.with_name(video.name + ".part")
         animatic.film(partial)
-        os.replace(partial, video)
+        partial.replace(video)
         print(f"{name}: {layout.frames / layout.fps:g} s, {layout.frames} frames: {video}")
 
     def _given(self, job: Job) -> Mapping[str, Picture]:

@@ -15,6 +15,7 @@ import typer
 from nightreel_pipelines.errors import PipelineError
 from nightreel_queue.errors import InvalidJob, Problem
 from nightreel_storage.base import ABSENT, Store
+from nightreel_storage.batches import Batches
 from nightreel_storage.connect import open_store
 from nightreel_storage.errors import Conflict, NotFound, StoreError
 from nightreel_storage.receipts import Receipt, Receipts
@@ -89,7 +90,7 @@ def check_sheet(path: Path) -> None:
 def write_sheet(path: Path, jpeg: bytes) -> None:
     partial = path.with_name(path.name + ".part")
     partial.write_bytes(jpeg)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _write(store: Store, batch: str, made: Sequence[Receipt], output: Path) -> list[Path]:
@@ -120,7 +121,11 @@ def _put(store: Store, name: str, jpeg: bytes, shown: str) -> None:
 
 
 def _made(store: Store, batch: str) -> list[Receipt]:
-    return [receipt for receipt in Receipts(store).list(batch) if receipt.state == "done" and receipt.video]
+    """The receipts of the finished videos, in the order in which the jobs were asked for."""
+    known = Batches(store).read(batch)
+    order = {job.id: at for at, job in enumerate(known.jobs)} if known else {}
+    made = [receipt for receipt in Receipts(store).list(batch) if receipt.state == "done" and receipt.video]
+    return sorted(made, key=lambda receipt: order.get(receipt.job, len(order)))
 
 
 def _shown(made: Sequence[Receipt]) -> str:
@@ -180,4 +185,6 @@ def _poster(store: Store, receipt: Receipt) -> Picture:
 
 
 def _output(receipt: Receipt, suffix: str) -> str:
-    return next((file.name for file in receipt.outputs if file.name.endswith(suffix)), f"{receipt.batch}/{receipt.job}{suffix}")
+    return next(
+        (file.name for file in receipt.outputs if file.name.endswith(suffix)), f"{receipt.batch}/{receipt.job}{suffix}"
+    )

@@ -24,6 +24,7 @@ WIDTH_PX = 1600
 MARGIN_PX, GAP_PX = 56, 8
 BETWEEN_PX = 40  # films
 TALLEST_PX = 300  # a picture of an upright film
+ENLARGED = 2.0  # times, at most: more shows nothing but pixels
 TITLE_PX, NAME_PX, FACT_PX = 34, 20, 17
 JPEG_QUALITY = 88
 MARK = b"Nightreel contact sheet"  # the JPEG's comment, by which an older sheet is known and may be replaced
@@ -52,7 +53,7 @@ class Style:
 
     def picture_size(self, width: int, height: int) -> tuple[int, int]:
         """Of a picture of width x height on the sheet: as wide as its place, or as high as may be."""
-        scale = min(self.picture_px / width, TALLEST_PX / height)
+        scale = min(self.picture_px / width, TALLEST_PX / height, ENLARGED)
         return max(1, round(width * scale)), max(1, round(height * scale))
 
 

@@ -25,7 +25,14 @@ FOLDERS = (  # where Linux and macOS keep them
     Path.home() / "Library/Fonts",
 )
 SUFFIXES = (".ttf", ".otf", ".ttc")
-PREFERRED = ("DejaVuSans.", "NotoSans-Regular", "NotoSansCJK-Regular", "LiberationSans-Regular", "Arial Unicode", "PingFang")
+PREFERRED = (
+    "DejaVuSans.",
+    "NotoSans-Regular",
+    "NotoSansCJK-Regular",
+    "LiberationSans-Regular",
+    "Arial Unicode",
+    "PingFang",
+)
 SPECIAL = ("bold", "italic", "oblique", "mono", "serif", "condensed", "light", "thin", "black", "math", "symbol")
 MOST_FONTS = 400  # that are opened in search of a letter: a second or so
 MARK = "\ufffd"  # stands for a letter that no font has; a font without it draws its empty box
@@ -75,7 +82,14 @@ class Setting:
         return sum(face.at(size).getlength(run) for face, run in self._runs(text))
 
     def draw(
-        self, draw: ImageDraw.ImageDraw, x: float, baseline: float, text: str, size: float, fill: Colour, weight: float = 0
+        self,
+        draw: ImageDraw.ImageDraw,
+        x: float,
+        baseline: float,
+        text: str,
+        size: float,
+        fill: Colour,
+        weight: float = 0,
     ) -> None:
         """A part of the text from `x` to the right; `weight` thickens its strokes, in ems."""
         for face, run in self._runs(text):

@@ -154,7 +154,8 @@ def _shown(shot: ShotPlan, plan: Plan) -> Floats:
 
 def _walked(walk: Walk, frames: int) -> Floats:
     """(frames,): how much of the way lies behind each."""
-    return ease(walk.ease, np.linspace(0.0, 1.0, frames))
+    walked: Floats = ease(walk.ease, np.linspace(0.0, 1.0, frames))
+    return walked
 
 
 def _flown(feedback: Feedback, frames: int, plan: Plan) -> Floats:

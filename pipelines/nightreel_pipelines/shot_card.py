@@ -279,5 +279,3 @@ def _shaped(box: Box, aspect: float) -> Box:
     """The largest part of a box, from its top left corner, that has the frame's shape."""
     width = min(box.width, int(box.height * aspect))
     return Box(box.left, box.top, max(1, width), max(1, round(width / aspect)))
-
-
