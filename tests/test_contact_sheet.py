@@ -77,6 +77,7 @@ def test_a_sheet_has_a_cell_of_each_film_with_all_its_pictures() -> None:
     assert sheet.shape[1] == 1600
     for color in known:
         assert 0.97 * inside < pixels_of(sheet, color) < 1.15 * inside  # more: edges of grey letters
+    assert pixels_of(sheet, (20, 20, 20)) > 40 * 60  # the names, in ink
 
 
 @pytest.mark.parametrize(

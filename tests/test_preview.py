@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import cv2
@@ -178,7 +179,7 @@ def test_the_time_line_has_a_part_for_each_shot_and_grows_with_time(made: Made) 
     job = job_of("harbour")
     line = Layout(*job.output.size).time_line
     for at, frame in enumerate(made.frames("harbour")):
-        red = accented(frame)[line.top : line.bottom].any(0).nonzero()[0]
+        red = np.flatnonzero(accented(frame)[line.top : line.bottom].any(0))
         begin = max(cut for cut in (0, 12, 24) if cut <= at)
         wanted = [line.left + line.width * part / 39 for part in (begin, at + 1)]
         assert abs(red[-1] + 1 - wanted[1]) < 4, at
@@ -235,7 +236,7 @@ def rectangle(frame: Pixels, width: int, height: int) -> tuple[float, float, flo
     box = Layout(width, height).sign
     around = 4
     place = accented(frame)[box.top - around : box.bottom + around, box.left - around : box.right + around]
-    rows, columns = place.any(1).nonzero()[0] - around, place.any(0).nonzero()[0] - around
+    rows, columns = np.flatnonzero(place.any(1)) - around, np.flatnonzero(place.any(0)) - around
     return (
         columns[0] / box.width,
         rows[0] / box.height,
@@ -304,20 +305,23 @@ def test_a_still_shot_has_a_plain_frame_that_does_not_move() -> None:
 
 # Type
 
-LETTERS = st.sampled_from("aaeeiioodtnWMj g,-.  \nÉßж\u0627日🚤")
+LETTERS = "aaeeiioodtnWMj g,-.  \nÉßж\u0627日🚤"
 SIZES = [(64, 64), (128, 72), (90, 160), (320, 180), (240, 240), (640, 360)]
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.text(LETTERS, min_size=1, max_size=1000).filter(str.strip), st.sampled_from(SIZES))
-def test_a_prompt_of_any_length_is_fitted_into_its_box(prompt: str, size: tuple[int, int]) -> None:
+@given(st.integers(1, 1000), st.integers(2, len(LETTERS)), st.randoms(), st.sampled_from(SIZES))
+def test_a_prompt_of_any_length_is_fitted_into_its_box(
+    length: int, variety: int, random: Random, size: tuple[int, int]
+) -> None:
+    prompt = "W" + "".join(random.choices(LETTERS[:variety], k=length - 1))
     # Given the same card with a prompt that is hardly there
     width, height = size
     full = card({"prompt": prompt, "motion": "still"}, width=width, height=height)
     bare = card({"prompt": ".", "motion": "still"}, width=width, height=height)
 
     # Then they differ only in the prompt's box, where something is written; accents may reach into the gap above it
-    rows, columns = (full != bare).any(2).nonzero()
+    rows, columns = np.nonzero((full != bare).any(2))
     layout = Layout(width, height)
     box = layout.prompt
     assert rows.size
@@ -337,7 +341,7 @@ def test_the_type_is_as_large_as_the_prompt_leaves_room_for(size: tuple[int, int
         first = int(rows.argmax())
         return int(np.append(rows[first:], 0).argmin())
 
-    assert ink("HHH") >= ink("HHH HHH " * 40) >= 6  # pixels of a capital: type of 9 px
+    assert ink("HHH") > ink("HHH HHH " * 40) >= 6  # pixels of a capital: type of 9 px
 
 
 @settings(max_examples=20, deadline=None)
@@ -363,7 +367,7 @@ def test_style_is_shown_in_small_around_the_prompt() -> None:
     styled = card({"prompt": "a boat", "motion": "still"}, style_prefix="oil on canvas,", style_suffix="muted colours")
     box = Layout(320, 180).prompt
 
-    rows = (styled != plain)[box.top : box.bottom, box.left : box.right].any((1, 2)).nonzero()[0]
+    rows = np.flatnonzero((styled != plain)[box.top : box.bottom, box.left : box.right].any((1, 2)))
     assert rows[0] < 10
     assert rows[-1] > 35
 
@@ -388,7 +392,7 @@ def test_without_fonts_letters_are_simplified_or_marked_and_remembered() -> None
 
 
 def test_a_file_that_is_no_font_is_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "DejaVuSans.ttf").write_bytes(b"nothing of the kind")
+    (tmp_path / "NoSuchSans.ttf").write_bytes(b"nothing of the kind")
 
     assert Fonts([tmp_path]).setting("日").text == MARK
 
@@ -411,7 +415,7 @@ def test_what_is_read_leftward_is_set_to_the_right() -> None:
 
     shown = card({"prompt": hebrew, "motion": "still"}, width=640, height=360)[box.top : box.bottom]
 
-    dark = (shown[:, box.left : box.right] < 100).any((0, 2)).nonzero()[0]
+    dark = np.flatnonzero((shown[:, box.left : box.right] < 100).any((0, 2)))
     assert dark[-1] > box.width - 8
     assert dark[0] > box.width / 3
 

@@ -14,7 +14,7 @@ import typer
 
 from nightreel_pipelines.errors import PipelineError
 from nightreel_queue.errors import InvalidJob, Problem
-from nightreel_storage.base import ABSENT, Store
+from nightreel_storage.base import ABSENT, Entry, Store
 from nightreel_storage.batches import Batches
 from nightreel_storage.connect import open_store
 from nightreel_storage.errors import Conflict, NotFound, StoreError
@@ -65,8 +65,8 @@ def keep_sheets(store: Store, batch: str, made: Sequence[Receipt]) -> list[str]:
     entries = [store.head(name) for name in names]
     if all(entry is not None and entry.metadata.get(OF) == shown for entry in entries):
         return [store.url(name) for name in names]
-    if taken := next((entry for entry in entries if entry and OF not in entry.metadata), None):
-        raise StoreError(f"{taken.name} is there already and is no contact sheet: move it away, or use -o")
+    for entry in entries:
+        _check_ours(entry)
     for name, jpeg in zip(names, _sheets(store, batch, made), strict=True):
         _put(store, name, jpeg, shown)
     return [store.url(name) for name in names]
@@ -109,8 +109,7 @@ def _write(store: Store, batch: str, made: Sequence[Receipt], output: Path) -> l
 def _put(store: Store, name: str, jpeg: bytes, shown: str) -> None:
     for _ in range(TRIES):
         entry = store.head(name)
-        if entry and OF not in entry.metadata:
-            raise StoreError(f"{name} is there already and is no contact sheet: move it away")
+        _check_ours(entry)
         try:
             generation = entry.generation if entry else ABSENT
             store.put(name, jpeg, generation=generation, content_type="image/jpeg", metadata={OF: shown})
@@ -118,6 +117,11 @@ def _put(store: Store, name: str, jpeg: bytes, shown: str) -> None:
         except Conflict:
             continue  # another render of this batch has just ended, too
     raise StoreError(f"{name} is being written by others all the time: try again")
+
+
+def _check_ours(entry: Entry | None) -> None:
+    if entry and OF not in entry.metadata:
+        raise StoreError(f"{entry.name} is there already and is no contact sheet: move it away, or use -o")
 
 
 def _made(store: Store, batch: str) -> list[Receipt]:
