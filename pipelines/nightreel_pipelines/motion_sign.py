@@ -163,8 +163,8 @@ def _flown(feedback: Feedback, frames: int, plan: Plan) -> Floats:
     warp = Warp(feedback.zoom, feedback.pan, feedback.rotate, 1.0)
     size = np.array((plan.width, plan.height), dtype=float)
     matrices = np.array([similarity(warp, -frame / plan.fps, plan.width, plan.height) for frame in range(frames)])
-    places: Floats = np.einsum("fij,cj->fci", matrices[:, :, :2], UNIT * size) + matrices[:, None, :, 2]
-    return places / size
+    places: Floats = (np.einsum("fij,cj->fci", matrices[:, :, :2], UNIT * size) + matrices[:, None, :, 2]) / size
+    return places
 
 
 def _path(card: Picture, places: Floats, colour: Colour, width: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -60,16 +61,34 @@ def fit_all(
     height -= gap * (len(settings) - 1)
     if height < len(settings) * block_height(1, smallest) or width < settings[0].width(ELLIPSIS, smallest):
         return []
-    size = max(largest, smallest)
-    while True:
-        texts = [(setting, _wrap(setting, size, width)) for setting in settings]
-        used = sum(block_height(len(lines), size) for _, lines in texts)
-        whole = all(_whole_words(setting, size, width) for setting in settings)
-        if used <= height and (whole or size <= smallest):
-            return [Block(setting, tuple(_evened(setting, size, width, lines)), size) for setting, lines in texts]
-        if size <= smallest:
-            return _shortened(texts, width, height, size)
-        size = max(smallest, size * STEP)
+    sizes = _sizes(max(largest, smallest), smallest)
+    first, last = 0, len(sizes) - 1  # the last one is taken in any case
+    while first < last:
+        middle = (first + last) // 2
+        if _fits(settings, sizes[middle], width, height):
+            last = middle
+        else:
+            first = middle + 1
+    size = sizes[last]
+    texts = [(setting, _wrap(setting, size, width)) for setting in settings]
+    if _height(texts, size) > height:
+        return _shortened(texts, width, height, size)
+    return [Block(setting, tuple(_evened(setting, size, width, lines)), size) for setting, lines in texts]
+
+
+def _sizes(largest: float, smallest: float) -> list[float]:
+    """From the largest down, in even steps."""
+    steps = math.ceil(math.log(largest / smallest) / -math.log(STEP))
+    return [*(largest * STEP**step for step in range(steps)), smallest]
+
+
+def _fits(settings: Sequence[Setting], size: float, width: float, height: float) -> bool:
+    whole = all(_whole_words(setting, size, width) for setting in settings)
+    return whole and _height([(setting, _wrap(setting, size, width)) for setting in settings], size) <= height
+
+
+def _height(texts: Sequence[tuple[Setting, list[str]]], size: float) -> float:
+    return sum(block_height(len(lines), size) for _, lines in texts)
 
 
 def _shortened(texts: list[tuple[Setting, list[str]]], width: float, height: float, size: float) -> list[Block]:
