@@ -108,7 +108,8 @@ def test_render_makes_a_video_a_poster_and_a_receipt_of_each_job(twice: Twice) -
     assert twice.first.code == 0, twice.first.err
     folder = twice.desk.folder / "out/films"
     assert sorted(file.name for file in folder.iterdir()) == [
-        f"{name}.{suffix}" for name in ("harbour", "moon") for suffix in ("jpg", "json", "mp4")
+        "contact.sheet.jpg",
+        *(f"{name}.{suffix}" for name in ("harbour", "moon") for suffix in ("jpg", "json", "mp4")),
     ]
     assert (folder / "moon.mp4").read_bytes()[4:8] == b"ftyp"
     assert (folder / "moon.jpg").read_bytes()[:2] == b"\xff\xd8"
@@ -121,8 +122,9 @@ def test_render_says_what_it_does_and_sums_it_up(twice: Twice) -> None:
     assert any(line.startswith("moon: done: 1 keyframes in ") for line in lines)
     assert re.fullmatch(
         r"2 of 2 videos made in \d+\.\d s, 3 keyframes rendered, 1 from the store\.\n"
-        rf"They are in {re.escape(str(twice.desk.folder))}/out/films",
-        "\n".join(lines[-2:]),
+        rf"They are in {re.escape(str(twice.desk.folder))}/out/films\n"
+        rf"Contact sheet: {re.escape(str(twice.desk.folder))}/out/films/contact.sheet.jpg",
+        "\n".join(lines[-3:]),
     )
     assert twice.first.err == ""
 
@@ -688,9 +690,9 @@ def test_the_page_tells_each_flag_of_a_verb_with_its_meaning_and_no_other(verb: 
 
 @pytest.mark.parametrize("verb", commands())
 def test_the_page_tells_the_exit_codes_of_each_verb(verb: str) -> None:
-    expected = {"schema": "0, 2", "render": "0, 1, 2, 3", "plan": "0, 1, 2, 3"}.get(verb, "0, 2, 3")
+    expected = dict.fromkeys(("render", "preview", "plan"), "0, 1, 2, 3") | {"schema": "0, 2"}
 
-    assert sections("cli.md")[verb].rstrip().splitlines()[-1] == f"Exit codes: {expected}."
+    assert sections("cli.md")[verb].rstrip().splitlines()[-1] == f"Exit codes: {expected.get(verb, '0, 2, 3')}."
 
 
 @pytest.mark.parametrize("verb", ["schema --manifest", "schema"])

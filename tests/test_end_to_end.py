@@ -51,9 +51,9 @@ def test_the_example_makes_three_videos_with_posters_and_receipts(rendered: tupl
     batch, said = rendered
 
     assert "3 of 3 videos made" in said
-    assert sorted(path.name for path in batch.iterdir()) == sorted(
+    assert {path.name for path in batch.iterdir()} == {"contact.sheet.jpg"} | {
         f"{name}{suffix}" for name in SHAPES for suffix in (".mp4", ".jpg", ".json")
-    )
+    }
     for name, (width, height, count) in SHAPES.items():
         film = frames(batch / f"{name}.mp4")
         assert len(film) == count

@@ -31,10 +31,15 @@ def check_contracts(root: Path) -> subprocess.CompletedProcess[str]:
 
 
 def imported_by(*modules: str) -> set[str]:
-    """The top-level modules that a fresh Python holds after importing these."""
+    """The packages of which a fresh Python holds files after importing these; a bare namespace is nothing yet."""
     lines = [f"import {module}" for module in modules]
     program = "\n".join(
-        [*lines, "import json, sys", "print(json.dumps([name.partition('.')[0] for name in sys.modules]))"]
+        [
+            *lines,
+            "import json, sys",
+            "files = [name for name, module in sys.modules.items() if getattr(module, '__file__', None)]",
+            "print(json.dumps([name.partition('.')[0] for name in files]))",
+        ]
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(json.loads(result.stdout))

@@ -13,7 +13,9 @@ from .after import cancel, retry, status
 from .cloud import doctor, gcs, pubsub
 from .holding import hold, resume
 from .plan import plan
+from .preview import preview
 from .render import render
+from .sheet import sheet
 from .submit import enqueue
 from .weights import weights
 from .work import work
@@ -35,7 +37,7 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-for verb in (render, plan, enqueue, work, status, cancel, retry, hold, resume, doctor):
+for verb in (preview, plan, render, enqueue, work, status, sheet, cancel, retry, hold, resume, doctor):
     app.command()(verb)
 
 app.add_typer(pubsub, name="pubsub")

@@ -11,10 +11,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from nightreel_pipelines.errors import PipelineError
 from nightreel_queue.errors import InvalidJob, Problem
 from nightreel_queue.manifest import KINDS, Manifest, from_prompt
 from nightreel_storage.base import Store
 from nightreel_storage.connect import open_store
+from nightreel_storage.errors import StoreError, StoreUnavailable
 from nightreel_storage.receipts import Receipt, Receipts
 from nightreel_worker.logs import configure
 from nightreel_worker.report import RunReport
@@ -31,6 +33,7 @@ from .common import (
     settings_with,
 )
 from .progress import watching
+from .sheet import sheets_of
 from .submit import read, submit
 from .work import check_installed, check_model, drain
 
@@ -57,6 +60,8 @@ def render(
             report = drain(settings, watch, wait_for_others=True)
         receipts = _receipts(kept, batch)
     _summarize(console, batch, receipts, report, kept)
+    if not report.unavailable:
+        _make_sheets(console, kept, batch)
     if report.unavailable:
         complain(report.why)
         raise typer.Exit(EXIT_UNAVAILABLE)
@@ -118,6 +123,15 @@ def _summarize(
     console.print(f"They are in {store.url(batch.batch)}", markup=False)
     if any(receipt.state == "failed" for receipt in mine):
         console.print(f"Try the failed ones again with: nightreel retry {batch.batch}")
+
+
+def _make_sheets(console: Console, store: Store, batch: Manifest) -> None:
+    """What is made of finished videos must not make a run fail."""
+    try:
+        for place in sheets_of(store, batch.batch):
+            console.print(f"Contact sheet: {place}", markup=False)
+    except (StoreError, StoreUnavailable, PipelineError, OSError) as exc:
+        complain(f"no contact sheet was made: {exc}")
 
 
 def _copy(store: Store, receipt: Receipt | None, output: Path) -> None:

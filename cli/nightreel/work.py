@@ -34,7 +34,7 @@ from .common import (
     settings_with,
 )
 
-_PARTS = ("numpy", "cv2", "imageio_ffmpeg")  # of the [cpu] and [gpu] extras; torch is looked for by the renderer
+_PARTS = ("numpy", "cv2", "PIL", "imageio_ffmpeg")  # of the [cpu] and [gpu] extras; torch is looked for by the renderer
 
 
 def work(

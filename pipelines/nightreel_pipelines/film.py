@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise, repeat
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,9 +35,14 @@ def frames(plan: Plan, pictures: Pictures) -> Iterator[Picture]:
     time that a shot has it, when the first frame that shows it is wanted. At most two of a shot are held, and dropped
     with the last frame that shows them, so memory does not grow with the film.
     """
+    return joined(plan, lambda shot: _shot(shot, plan, pictures))
+
+
+def joined(plan: Plan, filmed: Callable[[ShotPlan], Iterator[Picture]]) -> Iterator[Picture]:
+    """The film of shots that `filmed` makes, each of its `frames`, with the plan's transitions between them."""
     shown: Iterator[Picture] = iter(())
     for index, shot in enumerate(plan.shots):
-        coming = _shot(shot, plan, pictures)
+        coming = filmed(shot)
         for at in range(shot.blend):
             yield shared(shot.transition, next(shown), next(coming), at, shot.blend)
         shown = coming  # from here on nothing holds the shot before
