@@ -1,7 +1,8 @@
 """A virtual clock for arrivals and workers: what a policy would have cost, and how long jobs would have waited.
 
 Decisions are made by the functions that decide in earnest: `wake.decide` and `nightreel_worker.idle.allowance_s`. A worker
-here is one that is ready `start_s` after its start, takes jobs in order, and works as long as each says.
+here is one that is ready `start_s` after its start, takes urgent jobs before others and else the oldest, and works as long
+as each says. Of several idle workers the one that idled last gets the next job, so that the others may leave.
 """
 
 from __future__ import annotations
@@ -11,11 +12,23 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .wake import Decision, Waiting
 
-Jobs = Sequence[tuple[float, float]]
-"""(arrival, work) of each job in seconds, by arrival."""
+
+class Arrival(NamedTuple):
+    """One job of a trace."""
+
+    at_s: float
+    """When it came; seconds since the epoch, where a nightly hour matters."""
+    work_s: float
+    """How long a worker that is ready needs for it."""
+    urgent: bool = False
+
+
+Jobs = Sequence[Arrival]
+"""A trace, by arrival."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +55,7 @@ class Outcome:
     work_s: float
     idle_s: float
     waits_s: Sequence[float] = field(repr=False)
-    """From each job's arrival to its begin, in the order of their begins."""
+    """From each job's arrival to its begin, in the order of the begins."""
     spans: Sequence[tuple[float, float]] = field(default=(), repr=False)
     """(start, exit) of each worker."""
 
@@ -50,6 +63,11 @@ class Outcome:
     def overhead_s(self) -> float:
         """Starting and idling: what a policy can save."""
         return self.worker_s - self.work_s
+
+    @property
+    def start_s(self) -> float:
+        """All starts together."""
+        return self.overhead_s - self.idle_s
 
     def wait_s(self, share: float) -> float:
         """A quantile of the waits: at least this share of the jobs waited no longer."""
@@ -59,7 +77,7 @@ class Outcome:
         return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Worker:
     started_s: float
     idled_s: float = 0.0
@@ -78,7 +96,8 @@ class _Simulation:
     def __init__(self, jobs: Jobs, strategy: Strategy) -> None:
         self._jobs, self._strategy = jobs, strategy
         self._next = 0
-        self._waiting: deque[tuple[float, float]] = deque()
+        self._waiting: deque[Arrival] = deque()
+        self._urgent: deque[Arrival] = deque()
         self._waiting_work_s = 0.0
         self._events: list[tuple[float, int, _Worker]] = []
         self._idle: list[_Worker] = []
@@ -89,33 +108,36 @@ class _Simulation:
         self._spans: list[tuple[float, float]] = []
 
     def run(self) -> Outcome:
-        jobs, count = self._jobs, len(self._jobs)
         last_s = -math.inf
-        while self._next < count or self._events or self._waiting:
-            arrival_s = jobs[self._next][0] if self._next < count else math.inf
-            worker_s = self._events[0][0] if self._events else math.inf
-            now_s = min(arrival_s, worker_s, self._look_s)
-            if now_s == math.inf:
-                break  # a strategy that lets jobs wait for ever
-            if now_s < last_s:
+        while (now_s := min(self._arrival_s(), self._event_s(), self._look_s)) < math.inf:
+            if not now_s >= last_s:
                 raise ValueError(f"job {self._next + 1} arrives before the one before it: sort the trace by time")
             last_s = now_s
-            if worker_s == now_s:  # workers first: one that becomes free may take the job that arrives
+            if self._event_s() == now_s:  # workers first: one that becomes free may take the job that arrives
                 self._step(heapq.heappop(self._events), now_s)
-            elif arrival_s == now_s:
+            elif self._arrival_s() == now_s:
                 self._arrive(now_s)
             else:
                 self._decide(now_s)
+        end_s = max((worker.idle_since_s for worker in self._idle), default=0.0)
+        for worker in tuple(self._idle):  # endless patience ends with the last job
+            self._exit(worker, end_s)
         return Outcome(
             self._strategy.name, len(self._waits), self._starts, self._worker_s, self._work_s, self._idle_s,
             self._waits, self._spans,
         )  # fmt: skip
 
+    def _arrival_s(self) -> float:
+        return self._jobs[self._next].at_s if self._next < len(self._jobs) else math.inf
+
+    def _event_s(self) -> float:
+        return self._events[0][0] if self._events else math.inf
+
     def _arrive(self, now_s: float) -> None:
         job = self._jobs[self._next]
         self._next += 1
-        self._waiting.append(job)
-        self._waiting_work_s += job[1]
+        (self._urgent if job.urgent else self._waiting).append(job)
+        self._waiting_work_s += job.work_s
         if self._idle:
             worker = self._idle.pop()
             worker.idle = False
@@ -125,15 +147,15 @@ class _Simulation:
             self._decide(now_s)
 
     def _decide(self, now_s: float) -> None:
-        oldest_s = now_s - self._waiting[0][0] if self._waiting else 0.0
-        waiting = Waiting(len(self._waiting), max(0.0, self._waiting_work_s), oldest_s)
+        heads = [line[0].at_s for line in (self._waiting, self._urgent) if line]
+        jobs, urgent = len(self._waiting) + len(self._urgent), len(self._urgent)
+        waiting = Waiting(jobs, max(0.0, self._waiting_work_s), now_s - min(heads, default=now_s), urgent)
         decision = self._strategy.wake(waiting, self._running, now_s)
         for _ in range(decision.start):
             self._starts += 1
             self._running += 1
             self._later(now_s + self._strategy.start_s, _Worker(now_s))
-        idle = decision.start or not self._waiting or decision.look_again_s == math.inf
-        self._look_s = math.inf if idle else max(now_s + decision.look_again_s, math.nextafter(now_s, math.inf))
+        self._look_s = max(now_s + decision.look_again_s, math.nextafter(now_s, math.inf))
 
     def _step(self, event: tuple[float, int, _Worker], now_s: float) -> None:
         _, number, worker = event
@@ -145,25 +167,24 @@ class _Simulation:
             self._take(worker, now_s)
 
     def _take(self, worker: _Worker, now_s: float) -> None:
-        if self._waiting:
-            arrival_s, work_s = self._waiting.popleft()
+        if line := self._urgent or self._waiting:
+            arrival_s, work_s, _ = line.popleft()
             self._waiting_work_s -= work_s
             self._waits.append(now_s - arrival_s)
             self._work_s += work_s
             self._later(now_s + work_s, worker)
             return
+        self._waiting_work_s = 0.0  # whatever rounding has left
         worker.idle, worker.idle_since_s = True, now_s
         more_s = self._strategy.idle(worker.idled_s)
+        self._idle.append(worker)
         if more_s <= 0:
             self._exit(worker, now_s)
-        else:
-            self._idle.append(worker)
-            if more_s < math.inf:
-                self._later(now_s + more_s, worker)
+        elif more_s < math.inf:
+            self._later(now_s + more_s, worker)
 
     def _exit(self, worker: _Worker, now_s: float) -> None:
-        if worker in self._idle:
-            self._idle.remove(worker)
+        self._idle.remove(worker)
         worker.event = -1
         worker.idled_s += now_s - worker.idle_since_s
         self._idle_s += worker.idled_s

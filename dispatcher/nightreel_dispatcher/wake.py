@@ -7,9 +7,6 @@ import math
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-DAY_S = 86_400.0
-
-
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """The jobs that no worker has claimed."""
@@ -31,7 +28,7 @@ class Policy:
     start_share: float = 0.1
     """A start is worth it when it is at most this share of the bill: start / (start + work)."""
     max_wait_s: float = 900.0
-    """The longest that a job waits for a worker to be started for it."""
+    """The longest that a job waits for a worker to be started for it; infinite: until it is worth it, or night."""
     finish_within_s: float = 3600.0
     """How soon everything that waits should be done; decides how many workers are started."""
     max_workers: int = 1
@@ -46,8 +43,12 @@ class Policy:
 
     @property
     def collect_s(self) -> float:
-        """How long a backlog that is worth a start is let grow: what comes a moment later shares the start."""
-        return min(self.start_s, self.max_wait_s)
+        """How long a backlog that is worth a start is let grow: what comes a moment later shares the start.
+
+        As long as the start itself takes, and at least half of all patience: shorter, and a trace can be made up for which
+        starts cost several times what they must (docs/explanation/waking.md).
+        """
+        return max(min(self.start_s, self.max_wait_s), self.max_wait_s / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Decision:
     """Workers to start."""
     reason: str
     look_again_s: float
-    """When the answer may change although nothing happens; infinite when it does not."""
+    """In how many seconds the answer changes although nothing happens; infinite when it does not."""
 
 
 def decide(waiting: Waiting, running: int, policy: Policy, now_s: float) -> Decision:
@@ -83,8 +84,7 @@ def _reason(waiting: Waiting, policy: Policy, now_s: float) -> str:
     if waiting.urgent:
         return f"{waiting.urgent} urgent"
     if waiting.work_s >= policy.worth_s and waiting.oldest_s >= policy.collect_s:
-        share = policy.start_s / (policy.start_s + waiting.work_s)
-        return f"{waiting.work_s:.0f} s of work make the start {share:.0%} of the bill"
+        return f"{waiting.work_s:.0f} s of work make the start {_share(waiting, policy):.0%} of the bill"
     if waiting.oldest_s >= policy.max_wait_s:
         return f"the oldest job has waited {waiting.oldest_s:.0f} s"
     if policy.nightly is not None and now_s - _last_nightly_s(policy, now_s) <= waiting.oldest_s:
@@ -100,11 +100,21 @@ def _workers(waiting: Waiting, policy: Policy) -> int:
 
 
 def _patience(waiting: Waiting, policy: Policy) -> str:
-    share = policy.start_s / (policy.start_s + waiting.work_s) if policy.start_s else 0.0
-    return (
-        f"{waiting.work_s:.0f} s of work: a start would be {share:.0%} of the bill, {policy.start_share:.0%} is allowed;"
-        f" the oldest job has waited {waiting.oldest_s:.0f} of {policy.max_wait_s:.0f} s"
-    )
+    """Why no worker is started yet, and when one will be."""
+    if worth := waiting.work_s >= policy.worth_s:
+        why = f"{waiting.work_s:.0f} s of work are worth a start, and what comes soon may share it"
+    else:
+        share = f"{_share(waiting, policy):.0%} of the bill, {policy.start_share:.0%} is allowed"
+        why = f"for {waiting.work_s:.0f} s of work a start would be {share}"
+    limit_s = policy.collect_s if worth else policy.max_wait_s
+    until = f" of {limit_s:.0f}" if math.isfinite(limit_s) else ""
+    nightly = f", and will not beyond {policy.nightly:%H:%M} {policy.zone}" if policy.nightly else ""
+    return f"{why}; the oldest job has waited {waiting.oldest_s:.0f}{until} s{nightly}"
+
+
+def _share(waiting: Waiting, policy: Policy) -> float:
+    """What part of the bill a start for this backlog would be."""
+    return policy.start_s / (policy.start_s + waiting.work_s) if policy.start_s else 0.0
 
 
 def _until_change_s(waiting: Waiting, policy: Policy, now_s: float) -> float:
@@ -121,12 +131,14 @@ def _last_nightly_s(policy: Policy, now_s: float) -> float:
 
 
 def _nightly_s(policy: Policy, now_s: float, later: int) -> float:
-    """The last nightly moment up to now, or the first one after it; wall clocks skip and repeat hours, days do not."""
+    """The last nightly moment up to now, or the first one after it.
+
+    One for each date: an hour that a clock skips is taken as if it had not (PEP 495), of one that it repeats the first.
+    """
     assert policy.nightly is not None
     zone = ZoneInfo(policy.zone)
     today = dt.datetime.fromtimestamp(now_s, zone).date()
-    moments = [
-        dt.datetime.combine(today + dt.timedelta(days), policy.nightly, zone).timestamp() for days in (-1, 0, 1, 2)
-    ]
+    around = (-2, -1, 0, 1, 2)  # two days each way: some islands have skipped a whole date
+    moments = [dt.datetime.combine(today + dt.timedelta(days), policy.nightly, zone).timestamp() for days in around]
     past = [moment for moment in moments if moment <= now_s]
     return past[-1] if not later else moments[len(past)]
