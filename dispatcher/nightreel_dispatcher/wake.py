@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """The jobs that no worker has claimed."""
