@@ -110,7 +110,7 @@ class _Simulation:
     def run(self) -> Outcome:
         last_s = -math.inf
         while (now_s := min(self._arrival_s(), self._event_s(), self._look_s)) < math.inf:
-            if not now_s >= last_s:
+            if now_s < last_s:
                 raise ValueError(f"job {self._next + 1} arrives before the one before it: sort the trace by time")
             last_s = now_s
             if self._event_s() == now_s:  # workers first: one that becomes free may take the job that arrives
