@@ -21,6 +21,7 @@ STEPS_S = tuple(float(step) for step in (
 INK, SOFT, GRID, BAR = "#1f2933", "#52606d", "#e4e7eb", "#7b8794"
 COLOURS = {"clairvoyant": "#0f766e", "nightreel": "#2456c9"}
 OTHERS = "#b0653a"
+SVG = "http://www.w3.org/2000/svg"
 STYLE = """role="img" font-family="Helvetica, Arial, 'DejaVu Sans', sans-serif" font-size="12\""""
 
 
@@ -33,7 +34,7 @@ def chart(title: str, jobs: Jobs, outcomes: Sequence[Outcome], usd_per_hour: flo
     top = HEAD + BARS + 34
     height = top + len(outcomes) * (ROW + GAP) + FOOT
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" {STYLE}>',
+        f'<svg xmlns="{SVG}" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" {STYLE}>',
         f"<title>{escape(title)}</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         _text(24, 32, title, size=17, weight="bold"),
@@ -111,7 +112,7 @@ def _per(step_s: float) -> str:
 def _rows(outcomes: Sequence[Outcome], begin_s: float, end_s: float, usd_per_hour: float, top: int) -> Iterator[str]:
     levels = [_levels(outcome.spans, begin_s, end_s) for outcome in outcomes]
     usual = [each for each, outcome in zip(levels, outcomes, strict=True) if outcome.starts < outcome.jobs] or levels
-    scale = max(1, math.ceil(max(map(max, usual), default=1.0)))
+    scale = max(1, math.ceil(max(map(max, usual), default=1.0) - 1e-6))
     costs = [outcome.worker_s / 3600 * usd_per_hour / max(1, outcome.jobs) for outcome in outcomes]
     first = costs[0] or math.inf
     x = LEFT + PLOT + 20

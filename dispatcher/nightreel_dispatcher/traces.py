@@ -110,7 +110,9 @@ def receipts_trace(store: Store) -> Jobs:
         if receipt.published_at is not None and work_s is not None:
             jobs.append(Arrival(receipt.published_at.timestamp(), work_s))
     if not jobs:
-        raise BadTrace(f"{store.url('')}: has no receipt that says when its job was published and how long it took")
+        raise BadTrace(
+            "the store has no receipt that says when its job was published and how long it took: name a trace"
+        )
     return sorted(jobs)
 
 
