@@ -135,6 +135,10 @@ def test_a_job_that_comes_after_the_nightly_hour_waits_for_the_next_one() -> Non
     assert later.look_again_s == 24 * 3600 - 120
 
 
+def test_a_job_that_comes_on_the_stroke_of_the_nightly_hour_is_not_left_for_a_day() -> None:
+    assert asked(waits(40, 0), policy=NIGHTLY, now_s=utc("2026-03-03T01:00:00")).start == 1
+
+
 def test_a_night_that_nobody_asked_in_is_made_up_for() -> None:
     assert asked(waits(40, 7 * 3600), policy=NIGHTLY, now_s=utc("2026-03-03T07:00:00")).start == 1
 

@@ -98,7 +98,8 @@ def _hour(text: str | None) -> dt.time | None:
 
 def _zone(name: str) -> str:
     try:
-        zoneinfo.ZoneInfo(name)
+        if name != "UTC":
+            zoneinfo.ZoneInfo(name)
     except (ValueError, OSError):  # OSError: a folder of zones, such as Europe
         complain(f"--zone: {name!r} is no time zone such as Europe/Berlin")
         raise typer.Exit(EXIT_BAD_INPUT) from None

@@ -137,9 +137,9 @@ def _nightly_s(policy: Policy, now_s: float, later: int) -> float:
     One for each date: an hour that a clock skips is taken as if it had not (PEP 495), of one that it repeats the first.
     """
     assert policy.nightly is not None
-    zone = ZoneInfo(policy.zone)
+    zone = dt.UTC if policy.zone == "UTC" else ZoneInfo(policy.zone)  # UTC is there without a database of zones
     today = dt.datetime.fromtimestamp(now_s, zone).date()
-    around = (-2, -1, 0, 1, 2)  # two days each way: some islands have skipped a whole date
+    around = (-2, -1, 0, 1)  # yesterday's may be yet to come: some islands have skipped a whole date
     moments = [dt.datetime.combine(today + dt.timedelta(days), policy.nightly, zone).timestamp() for days in around]
     past = [moment for moment in moments if moment <= now_s]
     return past[-1] if not later else moments[len(past)]

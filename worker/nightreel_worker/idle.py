@@ -8,8 +8,8 @@ Stopping costs another cold start later; staying costs every second. Which is de
   the others too, and one start is shared. Waiting here would be paid besides.
 
 So the time that jobs may wait is taken off a cold start. What a worker has idled since its start counts as a whole: gaps that
-are short one by one must not add up to more than a start. With the wake rule, starting and idling cost at most twice what
-they cost with perfect foresight; docs/explanation/waking.md tells more, and a test searches for a trace that breaks it.
+are short one by one must not add up to more than a start. With the wake rule, the starting and idling of one worker cost at most
+twice what they cost with perfect foresight: docs/explanation/waking.md has the proof, and what is not claimed.
 """
 
 from __future__ import annotations
