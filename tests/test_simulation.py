@@ -109,6 +109,14 @@ def test_a_fixed_idle_timeout_begins_anew_after_each_job() -> None:
     assert outcome.name == "0.0833333-minute idle"
 
 
+def test_of_several_idle_workers_the_one_that_idled_last_goes_on_so_that_others_leave() -> None:
+    jobs = [Arrival(0, 2), Arrival(0, 4), Arrival(8, 1)]
+    pair = replace(always_on(1.0, workers=2), idle=lambda idled_s: 6.0)
+
+    # One idles from 3, the other from 5; the second takes the job at 8, and the first leaves at 9.
+    assert simulate(jobs, pair).spans == [(0, 9), (0, 15)]
+
+
 def test_one_execution_per_job_starts_for_each() -> None:
     jobs = [Arrival(0, 2), Arrival(0, 3)]
 
@@ -245,6 +253,16 @@ def test_the_simulation_does_what_a_slow_and_obvious_one_does(
     assert (list(outcome.spans), list(outcome.waits_s)) == slowly(jobs, policy, int(max(0, start_s - max_wait_s)))
 
 
+@settings(max_examples=200)
+@given(whole_traces, st.sampled_from([0.0, 8.0, 60.0]), st.sampled_from([0.1, 0.5]), st.booleans())
+def test_the_promise_is_when_a_worker_is_started_while_nobody_works(
+    jobs: Jobs, max_wait_s: float, share: float, at_night: bool
+) -> None:
+    policy = Policy(10.0, share, max_wait_s, nightly=dt.time(0, 1) if at_night else None)
+
+    assert promise_of(jobs, policy)(0) == simulate(jobs, nightreel(policy)).spans[0][0]
+
+
 # The clairvoyant, against every plan there is
 
 
@@ -276,11 +294,12 @@ def cheapest(jobs: Jobs, start: int, promise: Promise) -> float:
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9), st.sampled_from([False, False, False, True])), min_size=1, max_size=8),
+    st.lists(st.tuples(st.integers(0, 14), st.integers(1, 9), st.sampled_from([False, False, False, True])), min_size=1, max_size=8),
     st.sampled_from([1, 3, 5]),
     st.sampled_from([0.0, 2.0, 4.0, 8.0]),
     st.sampled_from([0.2, 0.5]),
 )  # fmt: skip
+@example([(0, 1, False), (13, 1, False), (11, 1, False)], 3, 8.0, 0.2)  # to be dearer and later pays
 def test_no_plan_of_all_that_keep_the_promise_is_cheaper_than_the_clairvoyants(
     rows: list[tuple[int, int, bool]], start: int, max_wait_s: float, share: float
 ) -> None:
