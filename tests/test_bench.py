@@ -287,3 +287,19 @@ def test_the_load_benchmark_times_loaders_until_the_first_step(tmp_path: Path) -
         assert all(re.fullmatch(r"\d+\.\d\d", cell) for cell in row[1:])
         opened, text, prompt, pictures, step = map(float, row[3:])
         assert opened <= text <= min(prompt, pictures) <= step
+
+
+def test_the_simulation_benchmark_writes_its_section(tmp_path: Path) -> None:
+    docs = tmp_path / "waking.md"
+    docs.write_text(f"# By hand\n\n<!-- bench:simulate -->\n<!-- /bench:simulate -->\n\n{OTHER_SECTION}\n")
+    command = [sys.executable, str(BENCH / "simulate.py"), "--quick", "--docs", str(docs)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    text = docs.read_text()
+    assert OTHER_SECTION in text
+    office, many = tables(text).values()
+    assert [row[0] for row in office[1:3]] == ["clairvoyant", "nightreel"]
+    assert 1 <= float(office[2][2]) < 1.15
+    assert all(len(row) == 9 for row in office)
+    assert [row[0] for row in many[1:]] == ["the wake rule and up to 20 workers", "the clairvoyant"]

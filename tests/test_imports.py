@@ -82,6 +82,12 @@ def test_a_publisher_imports_nothing_heavy() -> None:
     assert imported_by("nightreel") & HEAVY == set()
 
 
+def test_the_rules_of_waking_and_their_simulation_import_nothing_heavy() -> None:
+    modules = ("strategies", "traces", "chart")
+
+    assert imported_by(*(f"nightreel_dispatcher.{module}" for module in modules)) & {*HEAVY, "fastapi"} == set()
+
+
 def test_the_workers_parent_process_never_imports_torch() -> None:
     package = ROOT / "worker" / "nightreel_worker"
     modules = [

@@ -16,6 +16,7 @@ from .plan import plan
 from .preview import preview
 from .render import render
 from .sheet import sheet
+from .simulate import simulate
 from .submit import enqueue
 from .weights import weights
 from .work import work
@@ -37,7 +38,7 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-for verb in (preview, plan, render, enqueue, work, status, sheet, cancel, retry, hold, resume, doctor):
+for verb in (preview, plan, render, enqueue, work, status, sheet, cancel, retry, hold, resume, simulate, doctor):
     app.command()(verb)
 
 app.add_typer(pubsub, name="pubsub")

@@ -233,7 +233,9 @@ def facts(job: Job, plan: Plan, index: int) -> list[tuple[str, str]]:
     rows = [("MOTION", motion_words(shot.motion)), ("LENGTH", f"{shot.duration:g} s")]
     if index + 1 < len(job.shots):
         transition, seconds = job.transition_after(index)
-        words = transition.type.replace("_", " ") + (f" {transition.direction or 'left'}" * (transition.type == "slide"))
+        words = transition.type.replace("_", " ") + (
+            f" {transition.direction or 'left'}" * (transition.type == "slide")
+        )
         words += f", {seconds:g} s" if seconds else ""
         rows.append(("NEXT", words))
     if shot.init is not None:
