@@ -8,7 +8,7 @@ import zoneinfo
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nightreel_dispatcher.wake import Decision, Policy, Waiting, decide
@@ -163,6 +163,7 @@ def test_clocks_that_jump_have_one_night_a_day(zone: str, day: str, moments: lis
     assert [night for night in seen if abs(night - utc(f"{day}T10:00:00")) < 12 * 3600] == list(map(utc, moments))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(ZONES), st.datetimes(dt.datetime(1995, 1, 1), dt.datetime(2037, 1, 1)), st.times())
 def test_no_zone_has_zero_or_two_nights_a_day(zone: str, moment: dt.datetime, nightly: dt.time) -> None:
     """From any moment the next night comes within a day and a jump, and the one after it not sooner than that."""
@@ -194,6 +195,7 @@ policies = st.builds(
 backlogs = st.builds(Waiting, st.integers(1, 99), seconds, seconds, st.sampled_from([0, 0, 0, 1]))
 
 
+@settings(deadline=None)
 @given(backlogs, policies, seconds)
 def test_looking_again_when_told_starts_and_a_moment_before_does_not(
     waiting: Waiting, policy: Policy, later_s: float
@@ -210,6 +212,7 @@ def test_looking_again_when_told_starts_and_a_moment_before_does_not(
     assert after(max(0.0, first.look_again_s - 1e-3)).start == 0
 
 
+@settings(deadline=None)
 @given(backlogs, policies, st.integers(0, 9), seconds, seconds)
 def test_more_work_or_more_age_never_turns_a_start_into_waiting(
     waiting: Waiting, policy: Policy, running: int, work_s: float, age_s: float
@@ -219,6 +222,7 @@ def test_more_work_or_more_age_never_turns_a_start_into_waiting(
     assert asked(more, running, policy).start >= asked(waiting, running, policy).start
 
 
+@settings(deadline=None)
 @given(backlogs, policies, st.integers(0, 9))
 def test_asking_twice_is_harmless(waiting: Waiting, policy: Policy, running: int) -> None:
     first = asked(waiting, running, policy)
@@ -228,6 +232,7 @@ def test_asking_twice_is_harmless(waiting: Waiting, policy: Policy, running: int
         assert asked(waiting, running + first.start, policy).start == 0
 
 
+@settings(deadline=None)
 @given(backlogs, policies, st.integers(0, 9))
 def test_no_more_run_than_are_allowed_and_the_answer_has_a_reason(
     waiting: Waiting, policy: Policy, running: int
@@ -242,6 +247,7 @@ def test_no_more_run_than_are_allowed_and_the_answer_has_a_reason(
         assert waiting.work_s >= (decision.start + running) * policy.worth_s
 
 
+@settings(deadline=None)
 @given(backlogs, policies)
 def test_some_day_somebody_starts(waiting: Waiting, policy: Policy) -> None:
     decision = asked(waiting, policy=policy)

@@ -1,9 +1,8 @@
-"""The least that starting and idling can cost: the plan of one who knows all arrivals beforehand.
+"""The least that starting and idling can cost one worker that is started by the wake rule: the plan of one who knows all.
 
-It keeps the promise that the wake rule makes: whenever nobody works, a worker is started no later than the rule would start
-one for what waits. It may keep a worker idle for as long as it likes, or stop it at once. Time spent on work is the same
-for everyone. Any number of workers costs no less than one, and starting one earlier than promised never saves anything:
-whatever it would have done meanwhile, it does later in the same go, and in company.
+It keeps the promise that the wake rule makes: whenever nobody works, a worker is started when the rule would start one for
+what waits. It works until nothing waits; then it may idle for as long as it likes, or leave at once. Time spent on work is
+the same for everyone.
 
 After serving the first i jobs it has two choices: idle until job i+1 arrives, or stop and start again at the promised time.
 What follows depends on i and the choice alone, except for the time at which job i was done; so the least cost is found by

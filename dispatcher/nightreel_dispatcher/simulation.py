@@ -174,6 +174,7 @@ class _Simulation:
             self._work_s += work_s
             self._later(now_s + work_s, worker)
             return
+        self._waiting_work_s = 0.0  # what rounding has left could miss a threshold
         worker.idle, worker.idle_since_s = True, now_s
         more_s = self._strategy.idle(worker.idled_s)
         self._idle.append(worker)
