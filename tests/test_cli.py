@@ -631,8 +631,9 @@ def test_on_a_terminal_there_are_bars_and_then_the_summary(desk: Desk) -> None:
     assert any(re.match(r"harbour +━.* in line", line) for line in plain)
     assert any(re.match(r"batch +━+ 100% 2/2 videos", line) for line in plain)
     assert any(line.startswith("moon: done: 1 keyframes") for line in plain)
-    assert plain[-2].startswith("2 of 2 videos made in ")
-    assert plain[-1] == f"They are in {desk.folder}/out/films"
+    assert plain[-3].startswith("2 of 2 videos made in ")
+    assert plain[-2] == f"They are in {desk.folder}/out/films"
+    assert "contact.sheet.jpg" in plain[-1]
 
 
 def read_all(descriptor: int) -> Iterator[bytes]:

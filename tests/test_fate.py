@@ -30,6 +30,7 @@ from nightreel_worker.errors import (
     GaveUp,
     Missing,
     NameTaken,
+    OverLimit,
     Preempted,
     Refused,
     RendererUnavailable,
@@ -76,6 +77,7 @@ FATES = [
     (RendererUnavailable("torch is not installed"), Fate.HAND_BACK),
     (Refused("notify.topic: not one of this worker's"), Fate.FAIL),
     (Forbidden("a private address"), Fate.FAIL),
+    (OverLimit("limits.max_seconds: it may take 60 s"), Fate.FAIL),
     (Missing("there is no gs://pictures/x.png"), Fate.FAIL),
     (TooLarge("more than 20 MB"), Fate.FAIL),
     (Unreachable("no answer within 5 s"), Fate.RETRY),
@@ -91,6 +93,12 @@ END_THE_RUN = {QueueUnavailable, StoreUnavailable, StoreFull, RendererUnavailabl
 NEVER_AT_THE_LOOP = {
     "Unreadable": "parsers turn it into InvalidJob",
     "ObjectTooLarge": "`Inputs` turns it into TooLarge",
+    "BadPrice": "a worker with a price that is none does not start",
+    "BadSound": "the renderer turns it into Unrenderable",
+    "BadTrace": "`nightreel simulate` tells it",
+    "Changed": "`nightreel enqueue` tells it",
+    "Unfilled": "manifests turn it into InvalidJob",
+    "_Unusable": "manifests turn it into InvalidJob",
     "BadPicture": "the renderer turns it into Unrenderable",
     "_AgainError": "`Renderer.render` starts again on it",
 }

@@ -455,7 +455,7 @@ def test_a_picture_that_cannot_be_had_is_shown_by_its_name(house: House) -> None
 
     assert run.code == 0
     assert run.err == (
-        "nightreel: shown: shots[0].image: this worker takes no pictures from the web: put it into a bucket, or have"
+        "nightreel: shown: shots[0].image: this worker takes no files from the web: put it into a bucket, or have"
         " NIGHTREEL_INPUT_HTTPS set; its pictures are shown by their names\n"
     )
     red, _, blue = sign_colour(house)
