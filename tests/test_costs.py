@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 from house import House, finish, job, kill, until
 
+from nightreel_storage.keyframes import Keyframes
 from nightreel_storage.receipts import Receipts
 from nightreel_worker.history import History
 from nightreel_worker.report import RunReport
@@ -78,7 +79,8 @@ def test_a_run_with_every_kind_of_end_adds_up(house: House) -> None:
 def test_the_run_after_a_killed_one_has_its_own_costs_alone(house: House) -> None:
     house.enqueue(job("film", "first", "slow once"))
     killed = house.start(price=PRICE)
-    until(lambda: house.rendered() == ["first"] and house.folder.joinpath("slow-once.done").exists(), "work", killed)
+    slow_begun = house.folder / "slow-once.done"
+    until(lambda: Keyframes(house.store).fingerprints() and slow_begun.exists(), "a stored keyframe", killed)
     kill(killed)
     began = time.time()
 
@@ -150,7 +152,7 @@ def test_a_worker_does_not_start_at_a_price_that_is_no_machines(house: House) ->
 
     assert (service.code, misspelt.code) == (2, 2)
     assert service.err == (
-        "nightreel: NIGHTREEL_PRICE: gemini-veo is a service's, by the second of video; a worker needs its machine's price\n"
+        "nightreel: price gemini-veo: is a service's, by the second of video; a worker needs its machine's (NIGHTREEL_PRICE)\n"
     )
     assert misspelt.err.startswith(
         "nightreel: no price 'cloudrun-l5': did you mean cloudrun-l4? Give US dollars an hour"

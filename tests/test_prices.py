@@ -95,7 +95,7 @@ def test_a_service_is_paid_by_the_second_of_video_and_is_no_workers_price() -> N
 
     assert service.of_a_service
     assert service.cost_usd(seconds=100.0, video_s=8.0) == pytest.approx(3.2)
-    with pytest.raises(BadPrice, match="NIGHTREEL_PRICE: gemini-veo is a service's"):
+    with pytest.raises(BadPrice, match="price gemini-veo: is a service's"):
         machine_price("gemini-veo")
     assert machine_price("2").cost_usd(seconds=1800.0, video_s=8.0) == pytest.approx(1.0)
 

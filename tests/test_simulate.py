@@ -18,7 +18,7 @@ from nightreel_dispatcher.strategies import compare
 from nightreel_dispatcher.traces import BUILT_IN
 from nightreel_dispatcher.wake import Policy
 from nightreel_storage.folder import FolderStore
-from nightreel_storage.receipts import Made, Receipt, Receipts
+from nightreel_storage.receipts import Cost, Made, Receipt, Receipts
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 MOST_BYTES = 60_000
@@ -51,7 +51,7 @@ def test_a_table_has_a_row_for_each_strategy(tmp_path: Path) -> None:
 
 
 def test_programs_get_seconds_and_dollars(tmp_path: Path) -> None:
-    flags = ("--start-s", "100", "--max-wait", "50", "--price-per-hour", "3.6", "--nightly", "00:30", "--zone")
+    flags = ("--start-s", "100", "--max-wait", "50", "--price", "3.6", "--nightly", "00:30", "--zone")
     run = nightreel(tmp_path, "t.csv", "--json", *flags, "Europe/Berlin")
 
     said = json.loads(run.stdout)
@@ -73,9 +73,11 @@ def test_programs_get_seconds_and_dollars(tmp_path: Path) -> None:
 
 
 def test_without_a_trace_the_store_is_replayed(tmp_path: Path) -> None:
-    made = Made(model="m", source="s", revision="", precision="", device="cpu", keyframes_s=36.0, film_s=4.0)
-    now = dt.datetime.now(dt.UTC)
-    receipt = Receipt(state="done", batch="b", job="j", fingerprint="f", made=made, published_at=now, ended_at=now)
+    made = Made(model="m", source="s", revision="", precision="", device="cpu")
+    cost, now = Cost(seconds=40.0, usd=0.0, price="local"), dt.datetime.now(dt.UTC)
+    receipt = Receipt(
+        state="done", batch="b", job="j", fingerprint="f", made=made, cost=cost, published_at=now, ended_at=now
+    )
     Receipts(FolderStore(tmp_path / "films")).commit(receipt, None)
 
     run = nightreel(tmp_path, "--store", "films", "--json")

@@ -11,7 +11,7 @@ import pytest
 from nightreel_dispatcher.simulation import Arrival
 from nightreel_dispatcher.traces import BUILT_IN, LONGEST_S, MONDAY_S, SHORTEST_S, BadTrace, read_trace, receipts_trace
 from nightreel_storage.folder import FolderStore
-from nightreel_storage.receipts import Made, Receipt, Receipts
+from nightreel_storage.receipts import Cost, Made, Receipt, Receipts
 
 DAY_S = 86_400.0
 
@@ -108,13 +108,12 @@ def test_a_file_that_is_not_there_is_told_with_the_names_that_are(tmp_path: Path
         read_trace(tmp_path / "nigthly")
 
 
-def receipt(job: str, published_s: float | None, *stages_s: float) -> Receipt:
-    made = Made(
-        model="m", source="s", revision="", precision="", device="cpu", keyframes_s=stages_s[0], film_s=stages_s[1]
-    ) if stages_s else None  # fmt: skip
+def receipt(job: str, published_s: float | None, seconds: float, *, rendered: bool = True) -> Receipt:
+    made = Made(model="m", source="s", revision="", precision="", device="cpu") if rendered else None
     published = dt.datetime.fromtimestamp(published_s, dt.UTC) if published_s is not None else None
     return Receipt(
         state="done", batch="b", job=job, fingerprint="f", made=made, published_at=published,
+        cost=Cost(seconds=seconds, usd=0.0, price="local"),
         ended_at=dt.datetime.now(dt.UTC),
     )  # fmt: skip
 
@@ -122,10 +121,10 @@ def receipt(job: str, published_s: float | None, *stages_s: float) -> Receipt:
 def test_a_store_is_replayed_as_its_receipts_tell(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     kept = Receipts(store)
-    kept.commit(receipt("late", 5000.0, 30.0, 2.5), None)
-    kept.commit(receipt("early", 1000.0, 10.0, 0.0), None)
-    kept.commit(receipt("never-rendered", 2000.0), None)
-    kept.commit(receipt("of-unknown-time", None, 1.0, 1.0), None)
+    kept.commit(receipt("late", 5000.0, 32.5), None)
+    kept.commit(receipt("early", 1000.0, 10.0), None)
+    kept.commit(receipt("found-complete", 2000.0, 0.4, rendered=False), None)
+    kept.commit(receipt("of-unknown-time", None, 1.0), None)
     store.put("b/late.mp4", b"film")
     store.put(".nightreel/runs/r.json", b"{}")
 

@@ -21,10 +21,11 @@ from nightreel_dispatcher.strategies import compare
 from nightreel_dispatcher.traces import BUILT_IN, BadTrace, read_trace, receipts_trace
 from nightreel_dispatcher.wake import Policy
 from nightreel_storage.connect import open_store
+from nightreel_worker.prices import machine_price
 
 from .common import EXIT_BAD_INPUT, JsonFlag, StoreFlag, complain, errors_in_one_line, settings_with
 
-USD_PER_HOUR = 1.42  # Cloud Run with an L4, 8 vCPU and 32 GiB, us-central1
+PRICE = "cloudrun-l4"
 
 
 def simulate(
@@ -40,7 +41,7 @@ def simulate(
     max_workers: Annotated[int, typer.Option(help="The most workers at once.")] = 5,
     nightly: Annotated[str | None, typer.Option(help="Hour at which whatever waits is rendered: 02:00.")] = None,
     zone: Annotated[str, typer.Option(help="Time zone of that hour: Europe/Berlin.")] = "UTC",
-    price_per_hour: Annotated[float, typer.Option(help="US dollars for an hour of a worker.")] = USD_PER_HOUR,
+    price: Annotated[str, typer.Option(help="What a worker costs: a listed name, or US dollars an hour.")] = PRICE,
     svg: Annotated[Path | None, typer.Option(help="Write a chart here.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -50,17 +51,18 @@ def simulate(
     _check("--share", share, 0.001, 1)
     _check("--finish-within", finish_within, 1, 31_536_000)
     _check("--max-workers", max_workers, 1, 10_000)
-    _check("--price-per-hour", price_per_hour, 0, 1e6)
+    with errors_in_one_line():
+        usd_per_hour = machine_price(price, settings_with().prices).machine_usd_per_hour
     policy = Policy(start_s, share, max_wait, finish_within, max_workers, _hour(nightly), _zone(zone))
     name, jobs = _trace(trace, store)
     outcomes = compare(jobs, policy)
     if svg is not None:
-        _write(svg, chart(f"{name}: {len(jobs):,} jobs", jobs, outcomes, price_per_hour))
+        _write(svg, chart(f"{name}: {len(jobs):,} jobs", jobs, outcomes, usd_per_hour))
     if as_json:
-        rows = [_figures(outcome, outcomes[0], price_per_hour) for outcome in outcomes]
+        rows = [_figures(outcome, outcomes[0], usd_per_hour) for outcome in outcomes]
         print(json.dumps({"trace": name, "jobs": len(jobs), "strategies": rows}))
     else:
-        _show(jobs, outcomes, price_per_hour)
+        _show(jobs, outcomes, usd_per_hour)
 
 
 def _trace(trace: str | None, store: str | None) -> tuple[str, Jobs]:

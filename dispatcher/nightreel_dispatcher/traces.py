@@ -118,7 +118,7 @@ def receipts_trace(store: Store) -> Jobs:
 
 def _work_s(receipt: Receipt) -> float | None:
     """Seconds of a worker that a job took; None for one that was not rendered."""
-    return receipt.made.keyframes_s + receipt.made.film_s if receipt.made else None
+    return receipt.cost.seconds if receipt.made and receipt.cost else None
 
 
 def _with_work(times: list[float], rnd: random.Random) -> Jobs:

@@ -95,7 +95,7 @@ def machine_price(text: str, extra: Path | None = None) -> Price:
     price = find_price(text, extra)
     if price.of_a_service:
         raise BadPrice(
-            f"NIGHTREEL_PRICE: {text} is a service's, by the second of video; a worker needs its machine's price"
+            f"price {text}: is a service's, by the second of video; a worker needs its machine's (NIGHTREEL_PRICE)"
         )
     return price
 
