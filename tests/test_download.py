@@ -82,8 +82,13 @@ def test_what_an_interrupted_download_left_is_replaced(on_disk: House) -> None:
 
 @pytest.mark.parametrize(
     ("place", "what"),
-    [("moon.mp4", "file"), ("moon.mp4", "link"), ("moon.mp4", "folder")]
-    + [("moon.mp4.part", "link"), ("moon.mp4.part", "folder")],
+    [
+        ("moon.mp4", "file"),
+        ("moon.mp4", "link"),
+        ("moon.mp4", "folder"),
+        ("moon.mp4.part", "link"),
+        ("moon.mp4.part", "folder"),
+    ],
 )
 def test_somebody_elses_file_is_never_replaced_and_the_others_come(on_disk: House, place: str, what: str) -> None:
     folder = on_disk.folder / "b"
