@@ -10,7 +10,8 @@ import typer
 from nightreel_queue.schema import job_schema, manifest_schema
 
 from .after import cancel, retry, status
-from .cloud import doctor, gcs, pubsub
+from .cloud import gcs, pubsub
+from .doctor import doctor
 from .download import download
 from .garbage import gc
 from .holding import hold, resume
