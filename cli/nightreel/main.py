@@ -41,7 +41,7 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-MAKING = (preview, plan, render, enqueue, work)
+MAKING = (preview, render, plan, enqueue, work)
 AFTERWARDS = (status, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
 for verb in (*MAKING, *AFTERWARDS):
     app.command()(verb)
