@@ -5,6 +5,7 @@ An implementation's test module subclasses StoreContract and gives it a fixture 
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import subprocess
@@ -298,6 +299,54 @@ print(json.dumps(won))
             finally:
                 stop.set()
             writer.result()
+
+    # Deleting
+
+    def test_what_is_deleted_at_its_generation_is_gone_and_may_be_put_again(self, store: Store) -> None:
+        store.put("a/b/c", b"neighbour")
+        old = store.put("a/b/d", b"content")
+
+        store.delete("a/b/d", generation=old.generation)
+
+        assert store.head("a/b/d") is None
+        assert [entry.name for entry in store.list()] == ["a/b/c"]
+        new = store.put("a/b/d", b"other")
+        assert new.generation > old.generation
+        assert store.get("a/b/d") == (b"other", new)
+
+    def test_what_was_replaced_or_is_gone_is_not_deleted(self, store: Store) -> None:
+        old = store.put("a", b"old")
+        new = store.put("a", b"new", generation=old.generation)
+
+        with pytest.raises(Conflict):
+            store.delete("a", generation=old.generation)
+
+        assert store.get("a") == (b"new", new)
+        store.delete("a", generation=new.generation)
+        with pytest.raises(Conflict):
+            store.delete("a", generation=new.generation)
+
+    def test_a_folder_that_deleting_has_emptied_takes_new_objects_meanwhile(self, store: Store) -> None:
+        # Given objects that come and go in folders of their own, while others are put into the same folders
+        def come_and_go(name: str) -> None:
+            for _ in range(10):
+                store.delete(name, generation=store.put(name, b"x").generation)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(come_and_go, ["f/g/1", "f/g/2", "f/h/3", "f/4"]))
+
+        assert list(store.list("f/")) == []
+
+    def test_an_entry_tells_when_its_generation_was_put(self, store: Store) -> None:
+        before = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=5)
+
+        put = store.put("a", b"x")
+
+        [listed] = store.list()
+        for entry in (put, listed, store.head("a")):
+            assert entry is not None
+            assert entry.put_at is not None
+            assert before < entry.put_at < before + dt.timedelta(minutes=5)
 
     # Listing
 

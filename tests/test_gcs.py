@@ -43,7 +43,8 @@ from nightreel_storage.connect import open_store
 from nightreel_storage.errors import BadName, Conflict, NotFound, StoreError, StoreUnavailable
 from nightreel_storage.gcs import CHUNK_BYTES, GcsStore
 from nightreel_storage.gcs_address import GcsAddress
-from nightreel_storage.gcs_setup import KEEP_DAYS, setup_bucket
+from nightreel_storage.gcs_setup import setup_bucket
+from nightreel_storage.keeping import KEEP_DAYS
 from nightreel_storage.receipts import Receipts
 
 SHORT_S = 0.5  # that a store repeats its requests, where a test waits for it to give up

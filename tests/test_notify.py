@@ -638,7 +638,7 @@ def test_results_come_to_a_topic_that_the_commands_have_made(
     again = house.work(*NIGHTREEL, "pubsub", "setup", f"pubsub://demo/{films}", "--results", results)
     assert again.out == f"pubsub://demo/{films}: nothing to do\n"
     given = {"results_topic": f"pubsub://demo/{results}", "notify_topics": f"pubsub://demo/{spring}"}
-    assert house.work(*NIGHTREEL, "doctor", **given).out.splitlines()[-1] == "topics: fine"
+    assert house.work(*NIGHTREEL, "doctor", **given).out.splitlines()[-1].startswith("ok    topics: pubsub://")
 
     # When a worker ends three jobs
     house.enqueue(wanting("film", "x", topic=spring), job("bad", "refuse"), wanting("odd", "y", topic="other"))
@@ -672,7 +672,7 @@ def test_a_topic_that_is_missing_is_told_with_the_mend_and_costs_no_job_anything
     run = house.work(results_topic=f"pubsub://demo/{missing}")
 
     assert doctor.code == 3
-    assert doctor.out.splitlines()[-1] == f"topics: projects/demo/topics/{missing} {mend}"
+    assert doctor.out.splitlines()[-1] == f"fail  topics: projects/demo/topics/{missing} {mend}"
     assert run.code == 0, run.err
     assert house.receipt("film").state == "done"
     [line] = run.events("not_notified")

@@ -65,7 +65,7 @@ def test_a_receipt_is_readable_json_beside_the_video(receipts: Receipts, store: 
     entry = store.head("b/film.json")
     assert entry is not None
     assert entry.content_type == "application/json"
-    assert entry.metadata == {"state": "failed", "fingerprint": "f00d"}
+    assert entry.metadata == {"state": "failed", "round": "1", "fingerprint": "f00d"}
 
 
 def test_fields_of_a_newer_version_are_skipped_on_reading(receipts: Receipts, store: FolderStore) -> None:
@@ -373,7 +373,7 @@ def test_a_done_job_is_not_done_again(receipts: Receipts) -> None:
 
 
 def test_a_job_that_never_ended_cannot_be_asked_for_again(receipts: Receipts) -> None:
-    with pytest.raises(NotFound, match="b/film has no receipt: it is still waiting, or was never enqueued"):
+    with pytest.raises(NotFound, match="b/film has not ended: it waits, or is being rendered"):
         receipts.requeue("b", "film", NOW)
     assert receipts.read("b", "film") is None
 

@@ -6,7 +6,8 @@ import contextlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -24,13 +25,15 @@ from nightreel_storage.batches import Asked, Batch, Batches
 from nightreel_storage.connect import open_store
 from nightreel_storage.errors import NotFound
 from nightreel_storage.holds import Holds
-from nightreel_storage.receipts import AlreadyEnded, Receipt, Receipts, utc_now
+from nightreel_storage.receipts import AlreadyEnded, Receipt, Receipts, State, utc_now
 
 from .common import EXIT_BAD_INPUT, JsonFlag, QueueFlag, StoreFlag, complain, errors_in_one_line, settings_with
 
 UNCUT_CHARS = (
     10_000  # a line's width where there is no terminal: paths and reasons stay whole for those who search them
 )
+AT_ONCE = 8  # requests to a store, which wait for its answers most of the time
+ENDED: Sequence[State] = ("done", "failed", "cancelled")
 _COLORS = {"done": "green", "failed": "red", "cancelled": "yellow"}
 
 
@@ -80,7 +83,7 @@ def status(
                 f"{backlog.dead} dead letters"
             )
             return
-        jobs = list(_jobs(kept, _known_batch(kept, batch)))
+        jobs = list(statuses(kept, known_batch(kept, batch)))
     if as_json:
         print(json.dumps({"batch": batch, "jobs": [_as_dict(job) for job in jobs]}))
     else:
@@ -88,32 +91,58 @@ def status(
 
 
 def cancel(
-    batch: Annotated[str, typer.Argument(help="The job's batch.", show_default=False)],
-    job: Annotated[str, typer.Argument(help="The job's id.", show_default=False)],
+    batch: Annotated[str, typer.Argument(help="A batch's name.", show_default=False)],
+    job: Annotated[str | None, typer.Argument(help="One job; all that have not ended when left out.")] = None,
     store: StoreFlag = None,
 ) -> None:
-    """Call one job off: it ends as cancelled, also while it is being rendered."""
+    """Call a batch off, or one job of it: it ends as cancelled, also while it is being rendered."""
     settings = settings_with(store=store)
     with errors_in_one_line():
         kept = open_store(settings.store, make=False)
-        asked = Batches(kept).find(_known_batch(kept, batch), job)
+        known = known_batch(kept, batch)
+        if job is None:
+            print(_cancel_all(kept, known))
+            return
+        asked = Batches(kept).find(known, job)
         if asked is None:
-            raise NotFound(f"batch {batch} has no job {job}; see: nightreel status {batch}")
-        receipt = Receipt(
-            state="cancelled",
-            batch=batch,
-            job=job,
-            fingerprint=asked.fingerprint,
-            reason="cancelled by hand",
-            request=asked.message,
-            ended_at=utc_now(),
-        )
+            raise no_job(batch, job)
         try:
-            Receipts(kept).cancel(receipt)
+            _cancel(kept, batch, asked)
         except AlreadyEnded as exc:
             complain(f"{exc}: nothing to cancel")
             raise typer.Exit(EXIT_BAD_INPUT) from None
     print(f"{batch}/{job} is cancelled")
+
+
+def _cancel_all(store: Store, batch: Batch) -> str:
+    """Cancel what has not ended, several at once; returns what to say of it."""
+    standings = Receipts(store).standings(batch.name)
+    left = [asked for asked in Batches(store).jobs(batch) if not (at := standings.get(asked.id)) or not at.ended]
+
+    def cancelled(asked: Asked) -> bool:
+        try:
+            _cancel(store, batch.name, asked)
+        except AlreadyEnded:
+            return False  # meanwhile
+        return True
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        count = sum(pool.map(cancelled, left))
+    return f"{count} jobs of {batch.name} are cancelled; {batch.count - count} had ended before"
+
+
+def _cancel(store: Store, batch: str, asked: Asked) -> None:
+    """Raises AlreadyEnded."""
+    receipt = Receipt(
+        state="cancelled",
+        batch=batch,
+        job=asked.id,
+        fingerprint=asked.fingerprint,
+        reason="cancelled by hand",
+        request=asked.message,
+        ended_at=utc_now(),
+    )
+    Receipts(store).cancel(receipt)
 
 
 def retry(
@@ -129,7 +158,7 @@ def retry(
     settings = settings_with(queue=queue, store=store)
     with errors_in_one_line():
         kept = open_store(settings.store, make=False)
-        known = _known_batch(kept, batch)
+        known = known_batch(kept, batch)
         wanted = [job] if job else [r.job for r in Receipts(kept).list(batch) if r.state != "done"]
         again = [(name, _job_as_asked(kept, known, name)) for name in wanted]
         if without_limits:
@@ -149,7 +178,7 @@ def _job_as_asked(store: Store, batch: Batch, job: str) -> Job:
     if not message:  # a receipt of an older version, or none
         asked = Batches(store).find(batch, job)
         if held is None and asked is None:
-            raise NotFound(f"batch {batch.name} has no job {job}; see: nightreel status {batch.name}")
+            raise no_job(batch.name, job)
         message = asked.message if asked else ""
     if not message:
         raise NotFound(f"the store has no copy of job {batch.name}/{job}: publish it again")
@@ -161,7 +190,11 @@ def _next_round(store: Store, batch: str, job: str, message: Job) -> Message:
     return Message.of(message, Receipts(store).requeue(batch, job, utc_now()).round)
 
 
-def _known_batch(store: Store, name: str) -> Batch:
+def no_job(batch: str, job: str) -> NotFound:
+    return NotFound(f"batch {batch} has no job {job}; see: nightreel status {batch}")
+
+
+def known_batch(store: Store, name: str) -> Batch:
     """The batch's record, or one made of its receipts for jobs that were published without one."""
     if known := Batches(store).read(name):
         return known
@@ -172,25 +205,28 @@ def _known_batch(store: Store, name: str) -> Batch:
     raise NotFound(f"no batch {name}; there are {', '.join(names[-5:]) if names else 'none yet'}")
 
 
-def _jobs(store: Store, batch: Batch) -> Iterator[JobStatus]:
-    receipts = {receipt.job: receipt for receipt in Receipts(store).list(batch.name)}
-    attempts = Attempts(store)
+def statuses(store: Store, batch: Batch) -> Iterator[JobStatus]:
+    """From two listings; only what has a reason to tell, or is under way, is read."""
+    receipts, attempts = Receipts(store), Attempts(store)
+    standings, begun = receipts.standings(batch.name), attempts.begun(batch.name)
     for asked in Batches(store).jobs(batch):
-        receipt = receipts.get(asked.id)
-        if receipt and receipt.ended:
-            where = next((store.url(file.name) for file in receipt.outputs), "")
-            yield JobStatus(asked.id, receipt.state, receipt.reason, receipt.round, where)
-            continue
-        round_ = receipt.round if receipt else 1
-        history = attempts.history(batch.name, asked.id, round_)
-        state = "started" if history and history[-1].end == "" else "waiting"
-        reason = next((attempt.reason for attempt in reversed(history) if attempt.reason), "")
-        yield JobStatus(asked.id, state, reason, round_, "")
+        at = standings.get(asked.id)
+        if at and at.state == "done":
+            yield JobStatus(asked.id, "done", "", at.round, store.url(f"{batch.name}/{asked.id}.mp4"))
+        elif at and at.ended:
+            held = receipts.read(batch.name, asked.id)
+            yield JobStatus(asked.id, at.state, held.receipt.reason if held else "", at.round, "")
+        else:
+            round_ = at.round if at else 1
+            tried = attempts.history(batch.name, asked.id, round_) if (asked.id, round_) in begun else ()
+            state = "started" if tried and tried[-1].end == "" else "waiting"
+            reason = next((attempt.reason for attempt in reversed(tried) if attempt.reason), "")
+            yield JobStatus(asked.id, state, reason, round_, "")
 
 
 def _batch_row(store: Store, batch: Batch) -> dict[str, Any]:
-    states = Counter(receipt.state for receipt in Receipts(store).list(batch.name))
-    ended = {state: states[state] for state in ("done", "failed", "cancelled")}
+    states = Counter(standing.state for standing in Receipts(store).standings(batch.name).values())
+    ended: dict[str, int] = {state: states[state] for state in ENDED}
     return {
         "batch": batch.name,
         "from": batch.title,

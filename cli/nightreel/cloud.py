@@ -1,26 +1,15 @@
-"""pubsub setup, gcs setup: make what a queue or a store needs on Google Cloud; doctor: is everything there?"""
+"""pubsub setup, gcs setup: make what a queue or a store needs on Google Cloud."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import time
-from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import typer
 
-from nightreel_queue.connect import open_queue
-from nightreel_queue.errors import QueueError, QueueUnavailable
-from nightreel_queue.topics import open_topic
-from nightreel_storage.connect import open_store
-from nightreel_storage.errors import StoreError, StoreUnavailable
-from nightreel_worker.settings import Settings
+from nightreel_queue.errors import QueueUnavailable
+from nightreel_storage.errors import StoreUnavailable
 
-from .common import EXIT_UNAVAILABLE, QueueFlag, StoreFlag, errors_in_one_line, settings_with
-
-MAX_SKEW_S = 5.0  # between our clock and the store's; leases and retry times are wall-clock times
-_PROBE = ".nightreel/doctor.json"
+from .common import errors_in_one_line
 
 pubsub = typer.Typer(help="A queue on Google Pub/Sub.", no_args_is_help=True)
 gcs = typer.Typer(help="A store on Google Cloud Storage.", no_args_is_help=True)
@@ -59,59 +48,3 @@ def gcs_setup(
             raise StoreUnavailable("Cloud Storage needs Google's client: pip install 'nightreel[gcp]'") from exc
         setup_bucket(address, location, project=project)
     print(f"{address}: ready")
-
-
-def doctor(queue: QueueFlag = None, store: StoreFlag = None) -> None:
-    """Look whether queue, store, clock and topics are as they must be, and say what to do about what is not."""
-    settings = settings_with(queue=queue, store=store)
-    checks: dict[str, Callable[[Settings], Iterator[str]]] = {
-        "Python": _python,
-        "queue": _queue,
-        "store": _store,
-    } | ({"topics": _topics} if settings.results_topic or settings.notify_topics else {})
-    sick = False
-    for name, check in checks.items():
-        try:
-            complaints = list(check(settings))
-        except (QueueError, StoreError) as exc:
-            complaints = [str(exc)]
-        sick = sick or bool(complaints)
-        for complaint in complaints or ["fine"]:
-            print(f"{name}: {complaint}")
-    if sick:
-        raise typer.Exit(EXIT_UNAVAILABLE)
-
-
-def _python(_: Settings) -> Iterator[str]:
-    if not (3, 11) <= sys.version_info < (3, 14):
-        yield f"{sys.version.split()[0]}; Nightreel is tested with 3.11 to 3.13"
-
-
-def _queue(settings: Settings) -> Iterator[str]:
-    if settings.queue_url.startswith("pubsub://"):
-        from nightreel_queue.pubsub_setup import check
-
-        yield from check(settings.queue_url)
-    with contextlib.closing(open_queue(settings.queue_url)) as queue:
-        queue.backlog()
-
-
-def _topics(settings: Settings) -> Iterator[str]:
-    for url in dict.fromkeys([*settings.listed("results_topic"), *settings.listed("notify_topics")]):
-        try:
-            with contextlib.closing(open_topic(url)) as topic:
-                topic.check()
-        except QueueUnavailable as exc:
-            yield str(exc)
-
-
-def _store(settings: Settings) -> Iterator[str]:
-    """Write, and read what was written; a bucket's generations are its clock, in microseconds."""
-    store = open_store(settings.store)
-    found = store.head(_PROBE)
-    asked_at = time.time()
-    entry = store.put(_PROBE, b"{}\n", generation=found.generation if found else 0, content_type="application/json")
-    if store.get(_PROBE)[0] != b"{}\n":
-        yield f"{store.url(_PROBE)} does not give back what was written"
-    if settings.store.startswith("gs://") and abs(skew_s := entry.generation / 1e6 - asked_at) > MAX_SKEW_S:
-        yield f"its clock is {skew_s:+.0f} s from this machine's: set the time (NTP)"

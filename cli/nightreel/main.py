@@ -10,7 +10,10 @@ import typer
 from nightreel_queue.schema import job_schema, manifest_schema
 
 from .after import cancel, retry, status
-from .cloud import doctor, gcs, pubsub
+from .cloud import gcs, pubsub
+from .doctor import doctor
+from .download import download
+from .garbage import gc
 from .holding import hold, resume
 from .plan import plan
 from .preview import preview
@@ -38,7 +41,9 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-for verb in (preview, plan, render, enqueue, work, status, sheet, cancel, retry, hold, resume, simulate, doctor):
+MAKING = (preview, render, plan, enqueue, work)
+AFTERWARDS = (status, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
+for verb in (*MAKING, *AFTERWARDS):
     app.command()(verb)
 
 app.add_typer(pubsub, name="pubsub")

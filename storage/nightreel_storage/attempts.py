@@ -8,6 +8,7 @@ given up, and a job whose worker is preempted time and again is not.
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +16,9 @@ from typing import Literal
 from .base import Store
 from .errors import Conflict
 from .receipts import Record
+
+FOLDER = ".nightreel/attempts/"
+_RECORD = re.compile(r"r[0-9]{4}-[0-9]+\.json")
 
 End = Literal["", "done", "failed", "preempted", "cancelled", "lost"]
 
@@ -50,6 +54,12 @@ class Attempts:
         entries = self._store.list(_prefix(batch, job, round_))
         return tuple(Attempt.from_bytes(self._store.get(entry.name)[0], entry.name) for entry in entries)
 
+    def begun(self, batch: str) -> frozenset[tuple[str, int]]:
+        """Jobs of a batch, with their rounds, that somebody has tried; from one listing."""
+        prefix = f"{FOLDER}{batch}/"
+        parts = (entry.name.removeprefix(prefix).partition("/") for entry in self._store.list(prefix))
+        return frozenset((job, int(rest[1:5])) for job, _, rest in parts if _RECORD.fullmatch(rest))
+
     def open(self, batch: str, job: str, round_: int, run: str, now: dt.datetime) -> OpenAttempt:
         """Record that an attempt begins. Numbers are create-only: two workers never write one record."""
         number = len(self.history(batch, job, round_)) + 1
@@ -77,4 +87,4 @@ def failures(history: Collection[Attempt], makers: Collection[str]) -> list[Atte
 
 
 def _prefix(batch: str, job: str, round_: int) -> str:
-    return f".nightreel/attempts/{batch}/{job}/r{round_:04}-"
+    return f"{FOLDER}{batch}/{job}/r{round_:04}-"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,13 +29,16 @@ class Entry:
     """Of the content, hex; empty for an object that was not put by Nightreel."""
     content_type: str = "application/octet-stream"
     metadata: Mapping[str, str] = field(default_factory=dict)
+    put_at: dt.datetime | None = field(default=None, compare=False)
+    """When this generation was put, by the store's own clock (UTC)."""
 
 
 class Store(Protocol):
     """Named objects with metadata and generations. Safe to use from several threads and processes.
 
     Every method raises BadName for a name that `check_name` refuses, and StoreUnavailable when the store cannot be
-    used at all. An object appears whole or not at all, and `put` is the only way to change one.
+    used at all. An object appears whole or not at all; `put` is the only way to change one, `delete` the only way to
+    remove one.
     """
 
     def put(
@@ -72,6 +76,10 @@ class Store(Protocol):
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Entries of the objects whose names start with `prefix`, in the order of their names."""
+        ...
+
+    def delete(self, name: str, *, generation: int) -> None:
+        """Remove an object if it still is at `generation`. Raises Conflict when it is not, or is gone already."""
         ...
 
     def url(self, name: str) -> str:

@@ -22,7 +22,7 @@ from .receipts import Record
 
 PART_JOBS = 1000
 
-_FOLDER = ".nightreel/batches/"
+FOLDER = ".nightreel/batches/"
 
 
 class Asked(Record):
@@ -105,7 +105,7 @@ class Batches:
             merged = self._grown(head or Batch(name=name, title=title, enqueued_at=now), known, jobs)
             try:
                 self._store.put(
-                    _head_name(name), merged.to_bytes(), generation=generation, content_type="application/json"
+                    head_name(name), merged.to_bytes(), generation=generation, content_type="application/json"
                 )
             except Conflict:
                 continue  # somebody else recorded jobs of this batch meanwhile: join theirs
@@ -113,9 +113,13 @@ class Batches:
 
     def list(self) -> Iterator[Batch]:
         """The heads of all batches, oldest first."""
-        names = [entry.name for entry in self._store.list(_FOLDER) if "/" not in entry.name.removeprefix(_FOLDER)]
+        names = [entry.name for entry in self._store.list(FOLDER) if "/" not in entry.name.removeprefix(FOLDER)]
         batches = [Batch.from_bytes(self._store.get(name)[0], name) for name in names]
         return iter(sorted(batches, key=lambda batch: batch.enqueued_at))
+
+    def parts(self) -> frozenset[str]:
+        """Names of the parts that some head speaks of."""
+        return frozenset(part.name for batch in self.list() for part in batch.parts)
 
     def _known(self, head: Batch | None) -> dict[str, str]:
         """Fingerprints by id."""
@@ -140,14 +144,24 @@ class Batches:
 
     def _put_part(self, batch: str, jobs: builtins.list[Asked]) -> PartName:
         data = Part(jobs=tuple(jobs)).to_bytes()
-        name = f"{_FOLDER}{batch}/{hashlib.sha256(data).hexdigest()}.json"
-        with contextlib.suppress(Conflict):  # named by its content: it is ours, from a command that was killed
-            self._store.put(name, data, content_type="application/json")
+        name = f"{FOLDER}{batch}/{hashlib.sha256(data).hexdigest()}.json"
+        self._renew(name, data)
         return PartName(name=name, count=len(jobs))
+
+    def _renew(self, name: str, data: bytes) -> None:
+        """Named by its content, one that is there is ours, from a command that was killed. It is put anew: who would
+        clear it away holds an older generation, and must not delete it once a head speaks of it."""
+        while True:
+            entry = self._store.head(name)
+            with contextlib.suppress(Conflict):
+                self._store.put(
+                    name, data, generation=entry.generation if entry else ABSENT, content_type="application/json"
+                )
+                return
 
     def _read(self, name: str) -> tuple[Batch | None, int]:
         try:
-            data, entry = self._store.get(_head_name(name))
+            data, entry = self._store.get(head_name(name))
         except NotFound:
             return None, ABSENT
         return Batch.from_bytes(data, entry.name), entry.generation
@@ -162,5 +176,5 @@ def _is_new(batch: str, known: dict[str, str], asked: Asked) -> bool:
     return False
 
 
-def _head_name(name: str) -> str:
-    return f"{_FOLDER}{name}.json"
+def head_name(name: str) -> str:
+    return f"{FOLDER}{name}.json"

@@ -124,6 +124,16 @@ class FolderStore:
             if not folder or self._may_hold(folder.removesuffix("/")):
                 yield from self._walk(folder, prefix)
 
+    def delete(self, name: str, *, generation: int) -> None:
+        """As in the contract. The content goes first: a sidecar without one is an object that is absent."""
+        self._check(name)
+        with translated(self._root), self._locked():
+            self._expect(name, generation)
+            self._data(name).unlink()
+            self._sidecar(name).unlink(missing_ok=True)
+            remove_empty_folders(self._sidecar(name).parent, self._objects)
+            remove_empty_folders(self._data(name).parent, self._root)
+
     def url(self, name: str) -> str:
         self._check(name)
         return str(self._data(name))

@@ -6,13 +6,7 @@ from typing import Any
 
 from .gcs_address import GcsAddress
 from .gcs_sdk import RETRY_S, keeper, patience, translated
-
-KEEP_DAYS = {  # what is not here is kept for good: videos, posters, receipts, batches
-    ".nightreel/keyframes/": 14,
-    ".nightreel/inputs/": 30,  # longer than any job waits that was enqueued with one (see inputs.REFRESH_DAYS)
-    ".nightreel/attempts/": 90,
-    ".nightreel/runs/": 90,
-}
+from .keeping import KEEP_DAYS
 
 _ROLE = "roles/storage.admin"
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .base import ABSENT, Store
+from .base import ABSENT, Entry, Store
 from .errors import Conflict, NotFound, StoreError
 
 State = Literal["queued", "done", "failed", "cancelled"]
@@ -147,6 +147,18 @@ class Held:
     generation: int
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a listing tells of a receipt, without reading it."""
+
+    state: State
+    round: int
+
+    @property
+    def ended(self) -> bool:
+        return self.state != "queued"
+
+
 class AlreadyEnded(StoreError):
     """Raised when a round has a receipt already; carries it."""
 
@@ -201,7 +213,9 @@ class Receipts:
         """
         held = self.read(batch, job)
         if held is None:
-            raise NotFound(f"{batch}/{job} has no receipt: it is still waiting, or was never enqueued")
+            raise NotFound(
+                f"{batch}/{job} has not ended: it waits, or is being rendered; to begin anew, cancel it first"
+            )
         if held.receipt.state == "queued":
             return held.receipt
         if held.receipt.state == "done":
@@ -230,13 +244,31 @@ class Receipts:
                 data, found = self._store.get(entry.name)
                 yield Receipt.from_bytes(data, found.name)
 
+    def standings(self, batch: str) -> dict[str, Standing]:
+        """How the jobs of one batch stand that have a receipt, by id; from one listing, whatever their number."""
+        found = {}
+        for entry in self._store.list(f"{batch}/"):
+            if entry.name.endswith(".json"):
+                job = entry.name.removeprefix(f"{batch}/").removesuffix(".json")
+                if standing := self._standing(entry, batch, job):
+                    found[job] = standing
+        return found
+
+    def _standing(self, entry: Entry, batch: str, job: str) -> Standing | None:
+        """Only a receipt of an older version, or one that was placed by hand, must be read. Raises StoreError."""
+        state, round_ = entry.metadata.get("state"), entry.metadata.get("round", "")
+        if state in get_args(State) and round_.isascii() and round_.isdigit():
+            return Standing(cast(State, state), int(round_))
+        held = self.read(batch, job)
+        return Standing(held.receipt.state, held.receipt.round) if held else None
+
     def _put(self, receipt: Receipt, generation: int) -> None:
         self._store.put(
             receipt_name(receipt.batch, receipt.job),
             receipt.to_bytes(),
             generation=generation,
             content_type="application/json",
-            metadata={"state": receipt.state, "fingerprint": receipt.fingerprint},
+            metadata={"state": receipt.state, "round": str(receipt.round), "fingerprint": receipt.fingerprint},
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,7 +32,8 @@ class Sidecar(BaseModel):
     """Name of a file in the store's folder of staged files."""
 
     def entry(self, name: str) -> Entry:
-        return Entry(name, self.generation, self.size_bytes, self.sha256, self.content_type, self.metadata)
+        put_at = _time(self.generation)
+        return Entry(name, self.generation, self.size_bytes, self.sha256, self.content_type, self.metadata, put_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,14 @@ class Found:
 
     def placed_by_hand(self, name: str, sidecar: Sidecar | None) -> Entry:
         older = sidecar.generation if sidecar else ABSENT
-        return Entry(name, max(self.mtime_ns, older + 1), self.size_bytes, sha256="")
+        return Entry(
+            name, max(self.mtime_ns, older + 1), self.size_bytes, sha256="", put_at=_time(max(self.mtime_ns, 0))
+        )
+
+
+def _time(ns: int) -> dt.datetime:
+    """Generations are nanoseconds since the epoch, as modification times are."""
+    return dt.datetime.fromtimestamp(ns / 1e9, dt.UTC)
 
 
 def read_sidecar(path: Path) -> Sidecar | None:

@@ -112,7 +112,7 @@ class _Kind:
 
     def estimate(self, job: Job, stored: set[str]) -> tuple[Job, Estimate, int]:
         """Adds the job's keyframes to those that are stored."""
-        inputs = {address: _content(address) for address in job.inputs}
+        inputs = {address: content(address) for address in job.inputs}
         layout = plan(job, self.spec, self.description, inputs)
         wanted = {recipe.fingerprint for recipe in layout.recipes}
         have = frozenset(wanted & stored)
@@ -120,7 +120,7 @@ class _Kind:
         return job, self.rates.estimate(layout, have), len(have)
 
 
-def _content(address: str) -> str:
+def content(address: str) -> str:
     """Of what lies elsewhere nobody knows the content yet: its address stands for it."""
     return input_sha256(address) if is_input(address) else hashlib.sha256(address.encode()).hexdigest()
 
