@@ -61,7 +61,7 @@ def limits(name: str, field: FieldInfo) -> str:
         return "true or false"
     if SecretStr in get_args(field.annotation):
         return "secret"
-    if field.annotation not in (int, float):
+    if not {int, float} & {field.annotation, *get_args(field.annotation)}:
         return "text" if field.annotation is str else "path"
     bounds = {
         word: getattr(each, word) for each in field.metadata for word in ("ge", "gt", "le") if hasattr(each, word)

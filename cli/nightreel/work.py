@@ -42,7 +42,10 @@ def work(
     store: StoreFlag = None,
     model: ModelFlag = None,
     idle_timeout: Annotated[
-        float | None, typer.Option(help="Seconds to wait for more work before leaving an empty queue.")
+        float | None,
+        typer.Option(
+            help="Seconds to wait for more work before leaving an empty queue; without it, the idle rule decides."
+        ),
     ] = None,
     wait_for_others: Annotated[
         bool,

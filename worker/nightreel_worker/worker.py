@@ -37,6 +37,8 @@ from .commit import Committer
 from .errors import RendererUnavailable
 from .events import Advanced, Claimed, Ended, Event, Watch
 from .fate import ends_run
+from .history import Earlier, cold_start_s
+from .idle import Idling
 from .inputs import Inputs, Rules
 from .leases import Lease, LeaseKeeper
 from .limits import LimitKeeper
@@ -100,16 +102,22 @@ class Worker:
         )
         web = Web(settings.listed("trusted_hosts"))
         self._admission = Admission(store, models, settings.model, settings.max_attempts, Inputs(rules, web, store))
-        self._limits = LimitKeeper(store, self._meter.price, lambda: self._tally.taken)
+        earlier = Earlier(store)
+        self._limits = LimitKeeper(earlier, self._meter.price, lambda: self._tally.taken)
         self._notifier = Notifier.of(settings, web)
         self._attempts, self._keyframes, self._committer = Attempts(store), Keyframes(store), Committer(store)
         self._settler = Settler(store, self.id, settings.max_attempts, settings.retry_delay_s, self._watch)
         self._leases = LeaseKeeper(settings.stall_s, self._renderer.quiet_s)
         self._lookout = Lookout(store, settings.cancel_check_s, self._rendering, self._renderer.cancel)
         situation = Situation(self._wait_for_room, self._busy, lambda: self._leaving.is_set(), self._lookout.hold)
-        self._claims = Claims(
-            queue, situation, self._watch, idle_timeout_s=settings.idle_timeout_s, wait_for_others=wait_for_others
+        spec = models[settings.model]
+        idling = Idling(
+            settings.idle_timeout_s,
+            settings.max_wait_s,
+            start_s=lambda: cold_start_s(self._meter, self._renderer.restarts, earlier, spec),
+            idled_s=lambda: self._meter.booked_s("idle"),
         )
+        self._claims = Claims(queue, situation, self._watch, idling=idling, wait_for_others=wait_for_others)
         self._scratch = Scratch(settings.scratch)
         self._changed = threading.Condition()
         self._under_way: set[UnderWay] = set()
