@@ -10,7 +10,7 @@ from nightreel_storage.receipts import utc_now
 
 from .admission import Request, Work
 from .errors import OverLimit
-from .estimate import Rates, Taken
+from .estimate import Estimate, Rates, Taken
 from .history import Earlier
 from .prices import Price
 
@@ -33,13 +33,14 @@ class LimitKeeper:
         if late := too_late(job, self._now()):
             raise OverLimit(late)
 
-    def admit(self, work: Work) -> None:
+    def estimate(self, work: Work) -> Estimate:
+        """What a job will still take, from what the jobs of earlier runs and of this one took."""
+        rates = Rates(self._rows(), work.spec, work.description)
+        return rates.estimate(work.plan, frozenset(work.have))
+
+    def admit(self, work: Work, estimate: Estimate) -> None:
         """Raises OverLimit for a job that is estimated to take more than it may."""
         job = work.request.job
-        if job.limits is None:
-            return
-        rates = Rates(self._rows(), work.spec, work.description)
-        estimate = rates.estimate(work.plan, frozenset(work.have))
         if broken := over(job, estimate.seconds, self._price):
             known = "as earlier runs took" if estimate.basis == "measured" else "a guess: no run has measured it yet"
             raise OverLimit(
