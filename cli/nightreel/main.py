@@ -15,6 +15,7 @@ from .holding import hold, resume
 from .plan import plan
 from .preview import preview
 from .render import render
+from .runs import runs
 from .sheet import sheet
 from .simulate import simulate
 from .submit import enqueue
@@ -38,7 +39,7 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-for verb in (preview, plan, render, enqueue, work, status, sheet, cancel, retry, hold, resume, simulate, doctor):
+for verb in (preview, plan, render, enqueue, work, status, runs, sheet, cancel, retry, hold, resume, simulate, doctor):
     app.command()(verb)
 
 app.add_typer(pubsub, name="pubsub")

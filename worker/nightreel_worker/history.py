@@ -69,15 +69,17 @@ class History:
 
     def end_s(self, spec: ModelSpec) -> float:
         """Seconds that a worker takes to leave."""
-        left = [run.stages_s.get("drain", 0.0) for run in self.of(spec.name).runs if run.stages_s]
+        ended = [run for run in self.of(spec.name).runs if run.stages_s and run.state == "ended"]
+        left = [run.stages_s.get("drain", 0.0) for run in ended]
         return _middle(left, GUESSED_END_S)
 
 
 class Earlier:
     """The history as this run found it: read when somebody first asks, and empty when it cannot be read."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, run: str) -> None:
+        """run: the id of this run, whose own report may be there already: what it took is counted elsewhere."""
+        self._store, self._run = store, run
         self._history: History | None = None
         self._lock = threading.Lock()
 
@@ -85,7 +87,8 @@ class Earlier:
         with self._lock:
             if self._history is None:
                 try:
-                    self._history = History.read(self._store)
+                    found = History.read(self._store).runs
+                    self._history = History([run for run in found if run.run != self._run])
                 except StoreError as exc:
                     log.warning("history_not_read", reason=str(exc))
                     self._history = History(())

@@ -49,7 +49,8 @@ from .meter import Meter, process_age_ns
 from .notify import LAST_S, Notifier
 from .prices import machine_price
 from .renderer import Film, Limits, Renderer
-from .report import RunReport, Tally, run_name
+from .report import RunReport, Tally
+from .reports import Reports
 from .scratch import Scratch, lacks_room
 from .settings import Settings
 from .settle import Claim, Settler, try_release
@@ -103,7 +104,7 @@ class Worker:
         )
         web = Web(settings.listed("trusted_hosts"))
         self._admission = Admission(store, models, settings.model, settings.max_attempts, Inputs(rules, web, store))
-        self._earlier = Earlier(store)
+        self._earlier = Earlier(store, self.id)
         self._limits = LimitKeeper(self._earlier, self._meter.price, lambda: self._tally.taken)
         cap = Cap.of(settings, self._meter.price.machine_usd_per_s)
         self.budget = Budget(cap, settings.drain_s, settings.max_jobs, self._meter, self._cold_start_s)
@@ -120,6 +121,7 @@ class Worker:
             idled_s=lambda: self._meter.booked_s("idle"),
         )
         self._claims = Claims(queue, situation, self._watch, idling=idling, wait_for_others=wait_for_others)
+        self._reports = Reports(store, lambda: self._report("running"))
         self._scratch = Scratch(settings.scratch)
         self._changed = threading.Condition()
         self._under_way: set[UnderWay] = set()
@@ -130,12 +132,15 @@ class Worker:
 
     def run(self) -> RunReport:
         """Work until the queue has been empty for long enough, or `stop`; returns what was done."""
-        with self._scratch, self._leases, self._lookout:
+        with self._scratch, self._leases, self._lookout, self._reports:
             self._meter.phase("idle")
             for delivery in self._deliveries():
                 self._begin(delivery)
             self._leave()
-        return self._report()
+        report = self._report("ended")
+        log.info("run_ended", **report.model_dump(mode="json", exclude={"taken"}))
+        in_time(lambda: self._reports.keep_last(report))
+        return report
 
     def stop(self, why: str) -> None:
         """Leave within the drain's time: claim nothing more, give back what is not committed. Safe in a signal handler."""
@@ -375,10 +380,10 @@ class Worker:
                 log.info(type(event).__name__.lower(), **{name: getattr(event, name) for name in event.__slots__})
         self._outside_watch(event)
 
-    def _report(self) -> RunReport:
-        spent = self._meter.statement()
-        report = RunReport(
+    def _report(self, state: Literal["running", "ended"]) -> RunReport:
+        return RunReport(
             run=self.id,
+            state=state,
             started_at=self._started_at,
             ended_at=utc_now(),
             why=self._why,
@@ -387,12 +392,5 @@ class Worker:
             notified=self._notifier.notified,
             not_notified=self._notifier.not_notified,
             **self._tally.figures(),
-            **spent.figures(),
+            **self._meter.statement().figures(),
         )
-        log.info("run_ended", **report.model_dump(mode="json", exclude={"taken"}))
-        in_time(lambda: self._keep(report))
-        return report
-
-    def _keep(self, report: RunReport) -> None:
-        with contextlib.suppress(StoreError):
-            self._store.put(run_name(self.id), report.to_bytes(), content_type="application/json")
