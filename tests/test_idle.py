@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 from nightreel_queue.base import Message
 from nightreel_queue.sqlite import SqliteDelivery, SqliteQueue
 from nightreel_worker.claims import EMPTY_PULLS, Claims, Situation
+from nightreel_worker.history import History
 from nightreel_worker.idle import Idling, allowance_s
 
 seconds = st.floats(0, 1e6)
@@ -68,15 +72,21 @@ class Forgetful(SqliteQueue):
     """Says a few times that it has nothing, and cannot count: as Pub/Sub does."""
 
     false_empties = 0
+    takes_s = 0.0
+    """A false empty."""
+    window_s = 0.3
     pulls = 0
 
     @property
     def empty_after_s(self) -> float:
-        return 0.3
+        return self.window_s
 
     def pull(self, wait_s: float = 0.0) -> SqliteDelivery | None:
         self.pulls += 1
-        return super().pull(min(wait_s, 0.05)) if self.pulls > self.false_empties else None
+        if self.pulls > self.false_empties:
+            return super().pull(min(wait_s, 0.05))
+        time.sleep(self.takes_s)
+        return None
 
 
 def claimed(queue: SqliteQueue, idling: Idling, hold: str = "") -> tuple[int, str]:
@@ -93,9 +103,10 @@ def claimed(queue: SqliteQueue, idling: Idling, hold: str = "") -> tuple[int, st
 AT_ONCE = Idling(0.0, 900.0, start_s=lambda: 0.0, idled_s=lambda: 0.0)
 
 
-def test_one_empty_pull_is_not_believed_where_it_proves_nothing(tmp_path: Path) -> None:
+def test_few_empty_pulls_are_not_believed_where_they_prove_nothing(tmp_path: Path) -> None:
+    # Given a queue whose two false empties take longer than emptiness must last
     queue = Forgetful(tmp_path / "queue.db")
-    queue.false_empties = EMPTY_PULLS - 1
+    queue.false_empties, queue.takes_s, queue.window_s = EMPTY_PULLS - 1, 0.1, 0.05
     queue.publish([Message(b"{}")])
 
     # Even a worker that is to leave at once asks again
@@ -159,3 +170,15 @@ def test_with_a_fixed_timeout_a_worker_waits_for_its_retries(house: House) -> No
 
     assert house.work(retry_delay_s="3", idle_timeout_s="0").report["done"] == 1
     assert house.receipt("film").state == "done"
+
+
+def test_render_leaves_at_once_whatever_workers_are_told(house: House) -> None:
+    manifest = house.folder / "two.json"
+    shot = {"prompt": "x", "duration": 0.5, "motion": "still"}
+    manifest.write_text(json.dumps({"jobs": [{"output": {"width": 64, "height": 64, "fps": 8}, "shots": [shot]}]}))
+
+    run = house.work(sys.executable, "-m", "nightreel", "render", str(manifest), idle_timeout_s="20", max_wait_s="0")
+
+    assert run.code == 0, run.err
+    [report] = History.read(house.store).runs
+    assert report.stages_s["idle"] < 20
