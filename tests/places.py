@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from nightreel_queue.sqlite import SqliteQueue
 from nightreel_storage.gcs_setup import setup_bucket
 
 LEASE_S = 4.0  # so that the jobs of a killed worker come back soon
+EMPTY_AFTER_S = 1.0  # an emulator is one server, which does not forget
 PULL_S = 1.0  # that an emulator gets to show what it has
 
 
@@ -43,7 +45,7 @@ class Places:
     def in_the_cloud(cls, emulator: Emulator, gcs: FakeGcs) -> Places:
         """A subscription and a bucket, made ready. This process's own environment must lead to the two as well."""
         places = cls(
-            f"pubsub://demo/s{uuid.uuid4().hex[:10]}?lease_s={LEASE_S}",
+            f"pubsub://demo/s{uuid.uuid4().hex[:10]}?lease_s={LEASE_S}&empty_after_s={EMPTY_AFTER_S}",
             f"gs://bucket-{uuid.uuid4().hex[:10]}/films",
             {"PUBSUB_EMULATOR_HOST": emulator.host, "STORAGE_EMULATOR_HOST": gcs.url},
             {"idle_timeout_s": str(LEASE_S + 2)},
@@ -54,7 +56,7 @@ class Places:
 
     def with_lease(self, lease_s: float) -> Places:
         """The same places, with leases of another length."""
-        return replace(self, queue_url=f"{self.queue_url.partition('?')[0]}?lease_s={lease_s}")
+        return replace(self, queue_url=re.sub(r"(?<=lease_s=)[0-9.]+", str(lease_s), self.queue_url))
 
     @property
     def address(self) -> Address:

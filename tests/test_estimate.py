@@ -279,6 +279,10 @@ def test_starting_loading_and_leaving_take_what_they_took_in_the_middle(tmp_path
             for number, each in enumerate((2.0, 3.0, 100.0), start=1)
         ),
         run(4, taken=(taken(model="other"),), stages_s={"start": 500.0}),
+        *(
+            run(number, taken=(taken(),), state="running", stages_s={"import": 3.0, "start": 1.0, "load": 6.0})
+            for number in (5, 6, 7, 8)
+        ),
     )
 
     assert history.start_s(POCKET) == pytest.approx(4.0 + 6.0)

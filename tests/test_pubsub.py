@@ -490,7 +490,8 @@ def test_closing_ends_a_pull_that_cannot_reach_pubsub(
         ("pubsub://Demo/jobs", "'Demo' is not the id"),
         ("pubsub://demo/jobs/more", "'jobs/more' cannot name a subscription"),
         ("pubsub://demo/googjobs", "'googjobs' cannot name"),
-        ("pubsub://demo/jobs?lease_s=0", "lease_s, from 1 to 600"),
+        ("pubsub://demo/jobs?lease_s=0", "lease_s and empty_after_s, from 1 to 600"),
+        ("pubsub://demo/jobs?empty_after_s=0", "lease_s and empty_after_s, from 1 to 600"),
     ],
 )
 def test_an_address_that_cannot_be_is_refused(url: str, mistake: str) -> None:
@@ -548,7 +549,7 @@ def test_a_worker_renders_what_a_topic_holds_and_leaves(made: Address, queue: Pu
     jobs = [job(f"j{number}", f"prompt {number}") for number in range(3)]
     queue.publish([Message.of(job) for job in jobs])
 
-    house.environment["NIGHTREEL_QUEUE"] = f"{made.url}?lease_s=10"
+    house.environment["NIGHTREEL_QUEUE"] = f"{made.url}?lease_s=10&empty_after_s=2"
     run = house.work(idle_timeout_s="3")
 
     assert run.code == 0, run.err

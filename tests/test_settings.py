@@ -61,12 +61,12 @@ def limits(name: str, field: FieldInfo) -> str:
         return "true or false"
     if SecretStr in get_args(field.annotation):
         return "secret"
-    if field.annotation not in (int, float):
+    if not {int, float} & {field.annotation, *get_args(field.annotation)}:
         return "text" if field.annotation is str else "path"
     bounds = {
         word: getattr(each, word) for each in field.metadata for word in ("ge", "gt", "le") if hasattr(each, word)
     }
-    unit = {"s": "seconds", "mb": "MB", "gib": "GiB"}.get(name.rpartition("_")[2], "whole number")
+    unit = {"s": "seconds", "mb": "MB", "gib": "GiB", "usd": "US dollars"}.get(name.rpartition("_")[2], "whole number")
     match bounds:
         case {"ge": least, "le": most}:
             return f"{unit}, {least:g} to {most:g}"

@@ -18,6 +18,7 @@ from .holding import hold, resume
 from .plan import plan
 from .preview import preview
 from .render import render
+from .runs import runs
 from .sheet import sheet
 from .simulate import simulate
 from .submit import enqueue
@@ -41,8 +42,8 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-MAKING = (preview, render, plan, enqueue, work)
-AFTERWARDS = (status, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
+MAKING = (preview, plan, render, enqueue, work)
+AFTERWARDS = (status, runs, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
 for verb in (*MAKING, *AFTERWARDS):
     app.command()(verb)
 

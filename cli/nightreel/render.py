@@ -47,7 +47,7 @@ def render(
 ) -> None:
     """Enqueue, render everything that waits, and say what came of it. Exit code 1: not every video was made."""
     check_installed()
-    settings = settings_with(queue=queue, store=store, model=model)
+    settings = settings_with(queue=queue, store=store, model=model, idle_timeout_s=0)  # somebody waits for it
     configure(settings, level=settings.log_level if "log_level" in settings.model_fields_set else "critical")
     console = Console(highlight=False, soft_wrap=True)
     with errors_in_one_line():

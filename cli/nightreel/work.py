@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -34,6 +34,10 @@ from .common import (
     settings_with,
 )
 
+if TYPE_CHECKING:
+    from nightreel_worker.worker import Worker
+
+LOOK_S = 0.2  # between two looks whether the budget is spent
 _PARTS = ("numpy", "cv2", "PIL", "imageio_ffmpeg")  # of the [cpu] and [gpu] extras; torch is looked for by the renderer
 
 
@@ -42,15 +46,31 @@ def work(
     store: StoreFlag = None,
     model: ModelFlag = None,
     idle_timeout: Annotated[
-        float | None, typer.Option(help="Seconds to wait for more work before leaving an empty queue.")
+        float | None,
+        typer.Option(
+            help="Seconds to wait for more work before leaving an empty queue; without it, the idle rule decides."
+        ),
     ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Most US dollars that this run may cost, at NIGHTREEL_PRICE.")
+    ] = None,
+    max_runtime: Annotated[float | None, typer.Option(help="Seconds that this run may last.")] = None,
+    max_jobs: Annotated[int | None, typer.Option(help="Jobs that this run may end, made or failed.")] = None,
     wait_for_others: Annotated[
         bool,
         typer.Option("--wait-for-others", help="Stay until jobs that other workers hold, or held, have ended too."),
     ] = False,
 ) -> None:
     """Render what waits in a queue, then exit. Exit code 3: queue, store or renderer could not be had."""
-    settings = settings_with(queue=queue, store=store, model=model, idle_timeout_s=idle_timeout)
+    settings = settings_with(
+        queue=queue,
+        store=store,
+        model=model,
+        idle_timeout_s=idle_timeout,
+        max_cost_usd=max_cost,
+        max_runtime_s=max_runtime,
+        max_jobs=max_jobs,
+    )
     configure(settings)
     with errors_in_one_line():
         report = drain(settings, lambda event: None, wait_for_others=wait_for_others)
@@ -68,7 +88,7 @@ def drain(settings: Settings, watch: Callable[[Event], None], *, wait_for_others
     store = open_store(settings.store)
     with contextlib.closing(open_queue(settings.queue_url)) as jobs:
         worker = Worker(jobs, store, models, settings, watch=watch, wait_for_others=wait_for_others)
-        with _stopped_by_signals(worker.stop, settings.drain_s):
+        with _stopped_in_time(worker, settings.drain_s):
             return worker.run()
 
 
@@ -90,16 +110,16 @@ def check_model(settings: Settings) -> dict[str, ModelSpec]:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(stop: Callable[[str], None], drain_s: float) -> Iterator[None]:
-    """SIGTERM and SIGINT ask the worker to leave; what they did before is restored afterwards.
+def _stopped_in_time(worker: Worker, drain_s: float) -> Iterator[None]:
+    """SIGTERM, SIGINT and an end of its budget ask the worker to leave; what signals did before is restored afterwards.
 
     The process is gone `drain_s` later, whatever keeps it, be it its last words to a queue that does not answer.
     """
     asked: queue.SimpleQueue[bool] = queue.SimpleQueue()  # whose `put` is safe in a signal handler
-    threading.Thread(target=_see_it_off, args=(asked, drain_s), name="last call", daemon=True).start()
+    threading.Thread(target=_see_it_off, args=(asked, worker, drain_s), name="last call", daemon=True).start()
 
     def leave(number: int, _: FrameType | None) -> None:
-        stop(f"{signal.Signals(number).name} asked it to leave")
+        worker.stop(f"{signal.Signals(number).name} asked it to leave")
         asked.put(True)
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -111,8 +131,18 @@ def _stopped_by_signals(stop: Callable[[str], None], drain_s: float) -> Iterator
             signal.signal(number, handler)
 
 
-def _see_it_off(asked: queue.SimpleQueue[bool], drain_s: float) -> None:
-    if asked.get():
+def _see_it_off(asked: queue.SimpleQueue[bool], worker: Worker, drain_s: float) -> None:
+    if _has_to_leave(asked, worker):
         time.sleep(drain_s)
         complain("queue or store did not answer in time: what was not given back comes back when its lease ends")
         os._exit(EXIT_UNAVAILABLE)
+
+
+def _has_to_leave(asked: queue.SimpleQueue[bool], worker: Worker) -> bool:
+    """Wait until the run has to leave (True), or has left."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return asked.get(timeout=LOOK_S)
+        if why := worker.budget.spent():
+            worker.stop(why)
+            return True

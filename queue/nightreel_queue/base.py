@@ -98,6 +98,11 @@ class Delivery(Protocol):
 class Queue(Protocol):
     """Waiting work, delivered at least once, to one worker at a time. Safe to use from several threads."""
 
+    @property
+    def empty_after_s(self) -> float:
+        """For how long several pulls must have brought nothing before the queue counts as empty; 0: one pull proves it."""
+        ...
+
     def publish(self, messages: Sequence[Message]) -> None:
         """Add messages, all or none where the queue can promise that. Raises QueueUnavailable."""
         ...

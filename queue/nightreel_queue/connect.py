@@ -20,13 +20,14 @@ def open_queue(url: str, *, make: bool = True) -> Queue:
     ...?lease_s=60         with leases of 60 s instead of 15
 
     pubsub://PROJECT/SUBSCRIPTION   Google Pub/Sub, with leases of 60 s unless ?lease_s= says otherwise
+    ...?empty_after_s=30            empty when nothing came for 30 s instead of 10
     """
     parts = urlsplit(url)
     if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
         path = Path(unquote(parts.path[1:]))
         if not make and not os.path.lexists(path):
             raise QueueUnavailable(f"there is no queue at {url}: name one with --queue or NIGHTREEL_QUEUE")
-        return SqliteQueue(path, lease_s=_lease_s(url, parts.query, LEASE_S))
+        return SqliteQueue(path, lease_s=_options(url, parts.query, lease_s=LEASE_S)["lease_s"])
     if parts.scheme == "pubsub":
         return _open_pubsub(url, parts.query)
     raise QueueUnavailable(f"cannot open queue {url!r}: write sqlite:///FILE or pubsub://PROJECT/SUBSCRIPTION")
@@ -38,13 +39,16 @@ def _open_pubsub(url: str, query: str) -> Queue:
         from .pubsub import Address
     except ImportError as exc:
         raise QueueUnavailable(f"cannot open queue {url!r}: run: pip install 'nightreel[gcp]' ({exc})") from exc
-    return pubsub_queue.PubSubQueue(Address.of(url), lease_s=_lease_s(url, query, pubsub_queue.LEASE_S))
+    options = _options(url, query, lease_s=pubsub_queue.LEASE_S, empty_after_s=pubsub_queue.EMPTY_AFTER_S)
+    return pubsub_queue.PubSubQueue(Address.of(url), **options)
 
 
-def _lease_s(url: str, query: str, default_s: float) -> float:
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    text = options.pop("lease_s", str(default_s))
+def _options(url: str, query: str, **defaults: float) -> dict[str, float]:
+    """What an address says behind its question mark: seconds, each from 1 to 600."""
+    said = dict(parse_qsl(query, keep_blank_values=True))
     with contextlib.suppress(ValueError):
-        if not options and 1 <= float(text) <= 600:
-            return float(text)
-    raise QueueUnavailable(f"cannot open queue {url!r}: the only option is lease_s, from 1 to 600 seconds")
+        options = defaults | {name: float(text) for name, text in said.items()}
+        if options.keys() == defaults.keys() and all(1 <= options[name] <= 600 for name in said):
+            return options
+    allowed = "the only option is lease_s" if len(defaults) == 1 else f"the only options are {' and '.join(defaults)}"
+    raise QueueUnavailable(f"cannot open queue {url!r}: {allowed}, from 1 to 600 seconds")

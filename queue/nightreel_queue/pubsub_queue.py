@@ -22,6 +22,7 @@ from .errors import InvalidJob, LeaseLost, Problem, QueueUnavailable
 from .pubsub import RETRY_S, Address, Clients, ReceivedMessage
 
 LEASE_S = 60.0  # short, so that a crash frees the job soon; also the ack deadline that `setup` gives to subscriptions
+EMPTY_AFTER_S = 10.0  # two open pulls of the longest kind: one server after the other may answer that it has nothing
 MAX_DELAY_S = 600.0  # the longest ack deadline that Pub/Sub knows
 EXTEND_RETRY_S = 5.0  # for which an `extend` is tried again: it comes again anyway, and other leases wait behind it
 OPEN_PULL_S = (1.0, 5.0)  # shortest and longest deadline of an open pull: cut off early it can swallow a message
@@ -110,17 +111,29 @@ class PubSubDelivery:
 class PubSubQueue:
     """The queue at an address. Asks Pub/Sub nothing before it is used. Raises QueueUnavailable without credentials.
 
-    retry_s: for how long a call is tried again while Pub/Sub cannot be reached.
+    retry_s: for how long a call is tried again while Pub/Sub cannot be reached. empty_after_s: as in the contract.
     """
 
-    def __init__(self, address: Address, *, lease_s: float = LEASE_S, retry_s: float = RETRY_S) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        lease_s: float = LEASE_S,
+        retry_s: float = RETRY_S,
+        empty_after_s: float = EMPTY_AFTER_S,
+    ) -> None:
         self._address = address
         self._lease_s = lease_s
+        self._empty_after_s = empty_after_s
         self._clients = Clients(address, retry_s)
         self._lock = threading.Lock()
         self._held: set[PubSubDelivery] = set()
         self._due: list[float] = []  # when messages that we delayed come back, by time.monotonic
         self._dead = 0
+
+    @property
+    def empty_after_s(self) -> float:
+        return self._empty_after_s
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Publish in calls of up to 1,000 messages, one after the other, urgent messages first.

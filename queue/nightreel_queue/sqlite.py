@@ -114,6 +114,10 @@ class SqliteQueue:
         self._closed = threading.Event()
         self._db = _open(path)
 
+    @property
+    def empty_after_s(self) -> float:
+        return 0.0  # a pull and the backlog see the file as it is
+
     def publish(self, messages: Sequence[Message]) -> None:
         """As in the contract, all or none; drops a message whose key is that of one which waits or is leased."""
         now = self._clock()

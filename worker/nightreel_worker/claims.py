@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from nightreel_queue.base import Delivery, Queue
 
 from .events import Waiting, Watch
+from .idle import Idling
 from .settle import try_release
 
-PULL_S = 1.0  # that a pull waits when nothing is under way; as a rule also how soon an idle worker leaves
-BUSY_PULL_S = 0.1  # while something is: the end of the last job must not wait for the end of a pull
+PULL_S = 1.0  # that a pull waits when the run idles; as a rule also how soon an idle worker leaves
+BUSY_PULL_S = 0.1  # when it does not, or not yet: the end of the last job must not wait for the end of a pull
+EMPTY_PULLS = 3  # at least, before a queue is empty of which one pull proves nothing
 LOOK_S = 0.2  # between two looks, during a pull, whether the run has to leave
 
 
@@ -36,26 +38,29 @@ class Situation:
 class Claims:
     """The deliveries of one run, each as soon as there is room for it. Raises QueueUnavailable.
 
-    The run has had enough when the queue has been empty for `idle_timeout_s` with nothing under way and nothing that
-    comes back: delayed messages, and with `wait_for_others` also those that other workers hold. A queue on hold counts
-    as empty.
+    The run has had enough when it has idled enough on an empty queue, with nothing under way and nothing that comes back:
+    delayed messages that are worth waiting for, and with `wait_for_others` all of them and also those that other workers
+    hold. A queue is empty when several pulls, for as long as it asks for, brought nothing; one on hold counts as empty.
     """
 
     def __init__(
-        self, queue: Queue, situation: Situation, watch: Watch, *, idle_timeout_s: float, wait_for_others: bool
+        self, queue: Queue, situation: Situation, watch: Watch, *, idling: Idling, wait_for_others: bool
     ) -> None:
         self._queue = queue
         self._now = situation
         self._watch = watch
-        self._idle_timeout_s = idle_timeout_s
+        self._idling = idling
         self._wait_for_others = wait_for_others
+        self._empty_since: float | None = None
+        self._empty_pulls = 0
         self._waiting = False
         """It was told that the run waits for messages that come back."""
+        self._left = 0
+        """Delayed messages that are not worth waiting for."""
         self.why = ""
         """Why there were no more."""
 
     def __iter__(self) -> Iterator[Delivery]:
-        empty_since: float | None = None
         while self._now.wait_for_room():
             delivery = self._pull()
             if self._now.leaving():  # it was told to leave while it pulled
@@ -63,19 +68,33 @@ class Claims:
                     try_release(delivery)
                 return
             if delivery:
-                empty_since, self._waiting = None, False
+                self._empty_since, self._waiting = None, False
                 yield delivery
-            elif self._is_idle():
-                empty_since = empty_since or time.monotonic()
-                if time.monotonic() - empty_since >= self._idle_timeout_s:
-                    hold = self._now.hold()
-                    self.why = f"on hold: {hold}" if hold else "the queue is empty"
-                    return
-            else:
-                empty_since = None
+            elif not self._is_idle():
+                self._empty_since = None
+            elif self._has_enough():
+                hold = self._now.hold()
+                self.why = f"on hold: {hold}" if hold else self._emptiness()
+                return
+
+    def _has_enough(self) -> bool:
+        """Nothing came again: is it believed, and is it time to leave?"""
+        if self._empty_since is None:
+            self._empty_since, self._empty_pulls = time.monotonic(), 0
+        self._empty_pulls += 1
+        empty_s = time.monotonic() - self._empty_since
+        must_s = self._queue.empty_after_s
+        believed = not must_s or (empty_s >= must_s and self._empty_pulls >= EMPTY_PULLS) or bool(self._now.hold())
+        return believed and self._idling.enough(empty_s)
+
+    def _emptiness(self) -> str:
+        next_s = self._queue.backlog().next_ready_s if self._left else None
+        if next_s is None:
+            return "the queue is empty"
+        return f"the queue is empty; {self._left} to be tried again, the next in {next_s:.0f} s: too long to idle for"
 
     def _pull(self) -> Delivery | None:
-        patience_s = BUSY_PULL_S if self._now.busy() or not self._idle_timeout_s else PULL_S
+        patience_s = BUSY_PULL_S if self._now.busy() or self._empty_since is None else PULL_S
         if self._now.hold():
             time.sleep(patience_s)
             return None
@@ -112,7 +131,11 @@ class Claims:
             return True
         backlog = self._queue.backlog()
         leased = backlog.leased if self._wait_for_others else 0
-        if (leased or backlog.delayed) and not self._waiting:
-            self._watch(Waiting(leased, backlog.delayed, backlog.next_ready_s))
-        self._waiting = bool(leased or backlog.delayed)
+        delayed = backlog.delayed
+        if delayed and not (self._wait_for_others or self._idling.waits_for(backlog.next_ready_s or 0.0)):
+            delayed = 0
+        self._left = backlog.delayed - delayed
+        if (leased or delayed) and not self._waiting:
+            self._watch(Waiting(leased, delayed, backlog.next_ready_s))
+        self._waiting = bool(leased or delayed)
         return not (backlog.ready or self._waiting)

@@ -4,7 +4,7 @@ WorkerError
 ├── NameTaken           the output's name holds something else
 ├── GaveUp              the job has failed as often as it may
 ├── ChildDied           the renderer process crashed or hung while it worked on this job
-├── Preempted           the worker has to leave; the job has done nothing wrong
+├── Preempted           the worker has to leave, or has too little left; the job has done nothing wrong
 ├── RendererUnavailable the renderer cannot be started at all; the run ends
 ├── Refused             the job asks for what this worker may not do
 ├── OverLimit           the job would take, or has taken, more than its limits allow
@@ -36,7 +36,7 @@ class ChildDied(WorkerError):
 
 
 class Preempted(WorkerError):
-    """Raised inside a job when the worker was told to leave."""
+    """Raised inside a job when the worker has to leave, or when its own budget has too little left for the job."""
 
 
 class RendererUnavailable(WorkerError):

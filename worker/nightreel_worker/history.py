@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import structlog
 
 from nightreel_pipelines.base import Description
 from nightreel_pipelines.models import ModelSpec
@@ -13,7 +16,10 @@ from nightreel_storage.base import Store
 from nightreel_storage.errors import NotFound, StoreError
 
 from .estimate import Taken
+from .meter import Meter
 from .report import RunReport, run_name
+
+log = structlog.get_logger()
 
 GUESSED_START_S = 6.0  # two Python processes, one of which imports torch, on two busy cores
 GUESSED_END_S = 0.2
@@ -63,8 +69,40 @@ class History:
 
     def end_s(self, spec: ModelSpec) -> float:
         """Seconds that a worker takes to leave."""
-        left = [run.stages_s.get("drain", 0.0) for run in self.of(spec.name).runs if run.stages_s]
+        ended = [run for run in self.of(spec.name).runs if run.stages_s and run.state == "ended"]
+        left = [run.stages_s.get("drain", 0.0) for run in ended]
         return _middle(left, GUESSED_END_S)
+
+
+class Earlier:
+    """The history as this run found it: read when somebody first asks, and empty when it cannot be read."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        """run: the id of this run, whose own report may be there already: what it took is counted elsewhere."""
+        self._store, self._run = store, run
+        self._history: History | None = None
+        self._lock = threading.Lock()
+
+    def read(self) -> History:
+        with self._lock:
+            if self._history is None:
+                try:
+                    found = History.read(self._store).runs
+                    self._history = History([run for run in found if run.run != self._run])
+                except StoreError as exc:
+                    log.warning("history_not_read", reason=str(exc))
+                    self._history = History(())
+            return self._history
+
+
+def cold_start_s(meter: Meter, restarts: int, earlier: Earlier, spec: ModelSpec) -> float:
+    """What a start of this worker costs, as this run has measured it; before it loaded anything, as earlier runs did.
+
+    restarts: renderers that were replaced: each was imported and loaded, and a start has one.
+    """
+    if meter.booked_s("load"):
+        return meter.booked_s("start") + meter.booked_s("import", "load") / (1 + restarts)
+    return earlier.read().start_s(spec)
 
 
 def _middle(found: Sequence[float], guess: float) -> float:

@@ -14,6 +14,9 @@ twice what they cost with perfect foresight: docs/explanation/waking.md has the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 
 def allowance_s(start_s: float, max_wait_s: float) -> float:
     """Seconds that a worker may idle between its start and its exit, all together.
@@ -21,3 +24,30 @@ def allowance_s(start_s: float, max_wait_s: float) -> float:
     start_s: what a cold start costs; max_wait_s: how long a job may wait for a worker to be started for it.
     """
     return max(0.0, start_s - max_wait_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Idling:
+    """When one run has idled enough."""
+
+    timeout_s: float | None
+    """Seconds of emptiness after which the run leaves; None: the rule above decides."""
+    max_wait_s: float
+    """How long a job may wait for a worker to be started for it."""
+    start_s: Callable[[], float]
+    """What a cold start of this worker costs."""
+    idled_s: Callable[[], float]
+    """Seconds that the run has idled since its start."""
+
+    def enough(self, empty_s: float) -> bool:
+        """Is it time to leave a queue that has been empty for so long?"""
+        if self.timeout_s is not None:
+            return empty_s >= self.timeout_s
+        return self.idled_s() >= allowance_s(self.start_s(), self.max_wait_s)
+
+    def waits_for(self, next_s: float) -> bool:
+        """Is a job worth idling for that comes back in so many seconds?
+
+        It is known to come, so it is a job that must not wait: leaving now would cost a start for it alone.
+        """
+        return self.timeout_s is not None or self.idled_s() + next_s <= allowance_s(self.start_s(), 0.0)

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-import threading
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from nightreel_queue.job import Job
-from nightreel_storage.base import Store
-from nightreel_storage.errors import StoreError
 from nightreel_storage.receipts import utc_now
 
 from .admission import Request, Work
 from .errors import OverLimit
-from .estimate import Rates, Taken
-from .history import History
+from .estimate import Estimate, Rates, Taken
+from .history import Earlier
 from .prices import Price
-
-log = structlog.get_logger()
 
 
 class LimitKeeper:
@@ -27,28 +20,27 @@ class LimitKeeper:
 
     def __init__(
         self,
-        store: Store,
+        earlier: Earlier,
         price: Price,
         taken: Callable[[], Sequence[Taken]],
         now: Callable[[], dt.datetime] = utc_now,
     ) -> None:
         """`taken`: what this run's own jobs took so far."""
-        self._store, self._price, self._taken, self._now = store, price, taken, now
-        self._earlier: Sequence[Taken] | None = None
-        self._lock = threading.Lock()
+        self._earlier, self._price, self._taken, self._now = earlier, price, taken, now
 
     def in_time(self, job: Job) -> None:
         """Raises OverLimit for a job that comes too late: before anything is started for it."""
         if late := too_late(job, self._now()):
             raise OverLimit(late)
 
-    def admit(self, work: Work) -> None:
+    def estimate(self, work: Work) -> Estimate:
+        """What a job will still take, from what the jobs of earlier runs and of this one took."""
+        rates = Rates(self._rows(), work.spec, work.description)
+        return rates.estimate(work.plan, frozenset(work.have))
+
+    def admit(self, work: Work, estimate: Estimate) -> None:
         """Raises OverLimit for a job that is estimated to take more than it may."""
         job = work.request.job
-        if job.limits is None:
-            return
-        rates = Rates(self._rows(), work.spec, work.description)
-        estimate = rates.estimate(work.plan, frozenset(work.have))
         if broken := over(job, estimate.seconds, self._price):
             known = "as earlier runs took" if estimate.basis == "measured" else "a guess: no run has measured it yet"
             raise OverLimit(
@@ -69,14 +61,7 @@ class LimitKeeper:
         return f"{seconds:.1f} s" + (f", {usd:.4f} USD" if usd else "")
 
     def _rows(self) -> Sequence[Taken]:
-        with self._lock:
-            if self._earlier is None:
-                try:
-                    self._earlier = History.read(self._store).taken
-                except StoreError as exc:
-                    log.warning("history_not_read", reason=str(exc))
-                    self._earlier = ()
-            return [*self._earlier, *self._taken()]
+        return [*self._earlier.read().taken, *self._taken()]
 
 
 def over(job: Job, seconds: float, price: Price) -> str:

@@ -148,6 +148,18 @@ class Meter:
             self._book()
             return self._accounts.get(key, Account()).spent_ns / 1e9
 
+    def seconds(self) -> float:
+        """The age of the run, from its process's start."""
+        with self._lock:
+            self._book()
+            return self._booked.total() / 1e9
+
+    def booked_s(self, *stages: str) -> float:
+        """What went to some stages or phases so far, in seconds."""
+        with self._lock:
+            self._book()
+            return sum(self._booked[stage] for stage in stages) / 1e9
+
     def bill(self, key: object) -> Cost:
         """What the receipt that is about to be written shall carry. `close` tells whether it was written."""
         with self._lock:

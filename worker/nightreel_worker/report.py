@@ -6,7 +6,7 @@ import datetime as dt
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ class RunReport(Record):
     """One worker's life in figures; stored as .nightreel/runs/RUN.json."""
 
     run: str
+    state: Literal["running", "ended"] = "ended"
+    """A run that was killed stays at running, with the figures of its last half minute."""
     started_at: dt.datetime
     ended_at: dt.datetime
     why: str
@@ -128,15 +130,18 @@ class Tally:
 
     def figures(self) -> dict[str, Any]:
         """Its part of a RunReport."""
-        seconds = {name: round(getattr(self, name), 3) for name in ("load_s", "keyframes_s", "waited_s", "held_up_s")}
-        return seconds | {
-            "taken": self._taken.rows,
-            "done": self.ended["done"],
-            "failed": self.ended["failed"],
-            "cancelled": self.earlier["cancelled"],
-            "earlier": self.earlier.total() - self.earlier["cancelled"],
-            "rejected": self.rejected,
-            "returned": self.returned,
-            "keyframes": self.keyframes,
-            "reused": self.reused,
-        }
+        with self._lock:
+            seconds = {
+                name: round(getattr(self, name), 3) for name in ("load_s", "keyframes_s", "waited_s", "held_up_s")
+            }
+            return seconds | {
+                "taken": self._taken.rows,
+                "done": self.ended["done"],
+                "failed": self.ended["failed"],
+                "cancelled": self.earlier["cancelled"],
+                "earlier": self.earlier.total() - self.earlier["cancelled"],
+                "rejected": self.rejected,
+                "returned": self.returned,
+                "keyframes": self.keyframes,
+                "reused": self.reused,
+            }

@@ -46,7 +46,30 @@ class Settings(BaseSettings):
     prices: Path | None = Field(
         None, description="a TOML file of your own prices, in the form of the built-in prices.toml"
     )
-    idle_timeout_s: float = Field(0.0, ge=0, description="seconds to wait for more work before leaving an empty queue")
+    idle_timeout_s: float | None = Field(
+        None,
+        ge=0,
+        description="seconds to wait for more work before leaving an empty queue; empty: the idle rule decides",
+    )
+    max_wait_s: float = Field(
+        900.0,
+        ge=0,
+        description="seconds that a job may wait for a worker to be started; 0: workers idle to save starts",
+    )
+    max_cost_usd: float = Field(
+        0.0,
+        ge=0,
+        description="most that one run may cost, from its start to its exit, at the machine's price; 0: no limit",
+    )
+    max_runtime_s: float = Field(
+        0.0, ge=0, description="seconds that one run may last, from its start to its exit; 0: no limit"
+    )
+    max_jobs: int = Field(0, ge=0, description="jobs that one run may end, made or failed; 0: no limit")
+    task_timeout_s: float = Field(
+        0.0,
+        ge=0,
+        description="seconds after which the platform kills the worker, such as Cloud Run's task timeout; 0: never",
+    )
     max_attempts: int = Field(3, ge=1, le=100, description="failures of one job before it is given up")
     retry_delay_s: float = Field(5.0, ge=0, le=600, description="seconds before a failed attempt is tried again")
     stall_s: float = Field(

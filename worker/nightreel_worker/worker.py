@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,12 +32,16 @@ from nightreel_storage.receipts import Receipt, utc_now
 
 from . import wire
 from .admission import Admission, Work
+from .budget import Budget, Cap
 from .claims import Claims, Situation
 from .commit import Committer
 from .errors import RendererUnavailable
 from .events import Advanced, Claimed, Ended, Event, Watch
 from .fate import ends_run
+from .history import Earlier, cold_start_s
+from .idle import Idling
 from .inputs import Inputs, Rules
+from .last_words import LAST_WORD_S, in_time
 from .leases import Lease, LeaseKeeper
 from .limits import LimitKeeper
 from .lookout import Lookout
@@ -45,7 +49,8 @@ from .meter import Meter, process_age_ns
 from .notify import LAST_S, Notifier
 from .prices import machine_price
 from .renderer import Film, Limits, Renderer
-from .report import RunReport, Tally, run_name
+from .report import RunReport, Tally
+from .reports import Reports
 from .scratch import Scratch, lacks_room
 from .settings import Settings
 from .settle import Claim, Settler, try_release
@@ -54,7 +59,6 @@ from .web import Web
 log = structlog.get_logger()
 
 MAX_CLAIMED = 4  # keyframes, film, commit, and one in line
-LAST_WORD_S = 1.0  # for giving back what did not end in time, and once more for the report: both part of the drain
 
 
 @dataclass(eq=False, slots=True)
@@ -100,16 +104,24 @@ class Worker:
         )
         web = Web(settings.listed("trusted_hosts"))
         self._admission = Admission(store, models, settings.model, settings.max_attempts, Inputs(rules, web, store))
-        self._limits = LimitKeeper(store, self._meter.price, lambda: self._tally.taken)
+        self._earlier = Earlier(store, self.id)
+        self._limits = LimitKeeper(self._earlier, self._meter.price, lambda: self._tally.taken)
+        cap = Cap.of(settings, self._meter.price.machine_usd_per_s)
+        self.budget = Budget(cap, settings.drain_s, settings.max_jobs, self._meter, self._cold_start_s)
         self._notifier = Notifier.of(settings, web)
         self._attempts, self._keyframes, self._committer = Attempts(store), Keyframes(store), Committer(store)
         self._settler = Settler(store, self.id, settings.max_attempts, settings.retry_delay_s, self._watch)
         self._leases = LeaseKeeper(settings.stall_s, self._renderer.quiet_s)
         self._lookout = Lookout(store, settings.cancel_check_s, self._rendering, self._renderer.cancel)
         situation = Situation(self._wait_for_room, self._busy, lambda: self._leaving.is_set(), self._lookout.hold)
-        self._claims = Claims(
-            queue, situation, self._watch, idle_timeout_s=settings.idle_timeout_s, wait_for_others=wait_for_others
+        idling = Idling(
+            settings.idle_timeout_s,
+            settings.max_wait_s,
+            start_s=partial(self._cold_start_s, models[settings.model]),
+            idled_s=lambda: self._meter.booked_s("idle"),
         )
+        self._claims = Claims(queue, situation, self._watch, idling=idling, wait_for_others=wait_for_others)
+        self._reports = Reports(store, lambda: self._report("running"))
         self._scratch = Scratch(settings.scratch)
         self._changed = threading.Condition()
         self._under_way: set[UnderWay] = set()
@@ -120,12 +132,15 @@ class Worker:
 
     def run(self) -> RunReport:
         """Work until the queue has been empty for long enough, or `stop`; returns what was done."""
-        with self._scratch, self._leases, self._lookout:
+        with self._scratch, self._leases, self._lookout, self._reports:
             self._meter.phase("idle")
             for delivery in self._deliveries():
                 self._begin(delivery)
             self._leave()
-        return self._report()
+        report = self._report("ended")
+        log.info("run_ended", **report.model_dump(mode="json", exclude={"taken"}))
+        in_time(lambda: self._reports.keep_last(report))
+        return report
 
     def stop(self, why: str) -> None:
         """Leave within the drain's time: claim nothing more, give back what is not committed. Safe in a signal handler."""
@@ -142,6 +157,7 @@ class Worker:
         else:
             self._ack(mine, receipt)
         finally:
+            self.budget.close(mine)
             self._meter.close(mine, billed=mine.claim.ended)
             self._leases.let_go(mine.lease)
             shutil.rmtree(mine.scratch, ignore_errors=True)
@@ -161,13 +177,20 @@ class Worker:
         self._limits.in_time(request.job)
         mine.work = self._admission.work(request, self._renderer, mine.scratch)
         mine.claim.failures = mine.work.failures
-        self._limits.admit(mine.work)
+        self._afford(mine, mine.work)
         film = self._render(mine, mine.work)
         with self._committing(mine):
             author = self._settler.author(mine.claim)
             return self._committer.finish(
                 mine.work, film, author, tick=mine.lease.progress, may_commit=mine.lease.check
             )
+
+    def _afford(self, mine: UnderWay, work: Work) -> None:
+        """Raises OverLimit and Preempted for a job that takes more than it may, or than this run may."""
+        if work.request.job.limits or self.budget.limited:
+            estimate = self._limits.estimate(work)
+            self._limits.admit(work, estimate)
+            self.budget.admit(mine, work, estimate)
 
     def _render(self, mine: UnderWay, work: Work) -> Film:
         batch, job = work.request.name
@@ -262,11 +285,22 @@ class Worker:
         """Wait until one more delivery may be claimed; False when this run claims no more."""
         with self._changed:
             while not self._leaving.is_set():
-                in_line = any(other.stage == "waiting" for other in self._under_way)
-                if not in_line and len(self._under_way) < MAX_CLAIMED:
+                ended, under_way = self._tally.ended.total(), len(self._under_way)
+                if why := self.budget.closed(ended):
+                    if not under_way:
+                        self._why = why
+                        return False
+                elif self.budget.takes(ended, under_way) and self._has_room():
                     return True
                 self._changed.wait(0.2)  # a signal handler sets the event without a notification
         return False
+
+    def _has_room(self) -> bool:
+        in_line = any(other.stage == "waiting" for other in self._under_way)
+        return not in_line and len(self._under_way) < MAX_CLAIMED
+
+    def _cold_start_s(self, spec: ModelSpec) -> float:
+        return cold_start_s(self._meter, self._renderer.restarts, self._earlier, spec)
 
     def _busy(self) -> bool:
         with self._changed:
@@ -328,7 +362,7 @@ class Worker:
                 self._settler.close_preempted(mine.claim)
 
         if unfinished:
-            _in_time(give_back, disown)
+            in_time(give_back, disown)
         told_by = time.monotonic() + LAST_S
         self._renderer.close()
         self._notifier.finish(min(told_by, leave_by) if self._leaving.is_set() else told_by)
@@ -346,10 +380,10 @@ class Worker:
                 log.info(type(event).__name__.lower(), **{name: getattr(event, name) for name in event.__slots__})
         self._outside_watch(event)
 
-    def _report(self) -> RunReport:
-        spent = self._meter.statement()
-        report = RunReport(
+    def _report(self, state: Literal["running", "ended"]) -> RunReport:
+        return RunReport(
             run=self.id,
+            state=state,
             started_at=self._started_at,
             ended_at=utc_now(),
             why=self._why,
@@ -358,22 +392,5 @@ class Worker:
             notified=self._notifier.notified,
             not_notified=self._notifier.not_notified,
             **self._tally.figures(),
-            **spent.figures(),
+            **self._meter.statement().figures(),
         )
-        log.info("run_ended", **report.model_dump(mode="json", exclude={"taken"}))
-        _in_time(lambda: self._keep(report))
-        return report
-
-    def _keep(self, report: RunReport) -> None:
-        with contextlib.suppress(StoreError):
-            self._store.put(run_name(self.id), report.to_bytes(), content_type="application/json")
-
-
-def _in_time(*last_words: Callable[[], object]) -> None:
-    """Have last words, if queue and store hear them soon: one that does not answer must not keep the run."""
-    threads = [threading.Thread(target=each, name="last word", daemon=True) for each in last_words]
-    for thread in threads:
-        thread.start()
-    heard_by = time.monotonic() + LAST_WORD_S
-    for thread in threads:
-        thread.join(max(0.0, heard_by - time.monotonic()))
