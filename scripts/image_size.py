@@ -58,7 +58,9 @@ def resolve(lock: str) -> dict[str, str]:
     result = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     installs = json.loads(result.stdout)["install"]
     return {
-        f"{each['metadata']['name'].lower().replace('_', '-')}=={each['metadata']['version']}": each["download_info"]["url"]
+        f"{each['metadata']['name'].lower().replace('_', '-')}=={each['metadata']['version']}": each["download_info"][
+            "url"
+        ]
         for each in installs
     }
 
