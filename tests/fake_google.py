@@ -78,7 +78,10 @@ class FakeGoogle:
             "CLOUDSDK_PROXY_TYPE": "http_no_tunnel",
             "CLOUDSDK_PROXY_ADDRESS": "127.0.0.1",
             "CLOUDSDK_PROXY_PORT": str(self.port),
-        } | {f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{api.upper()}": f"http://{api}.fake/" + _SUFFIX.get(api, "") for api in APIS}
+        } | {
+            f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{api.upper()}": f"http://{api}.fake/" + _SUFFIX.get(api, "")
+            for api in APIS
+        }
 
     @property
     def changes(self) -> list[Asked]:
@@ -142,7 +145,12 @@ def _project(_: FakeGoogle, __: Asked, match: re.Match[str]) -> dict[str, Any]:
 
 
 def _services(google: FakeGoogle, _: Asked, __: re.Match[str]) -> dict[str, Any]:
-    return {"services": [{"name": f"projects/{NUMBER}/services/{name}", "config": {"name": name}, "state": "ENABLED"} for name in sorted(google.enabled)]}
+    return {
+        "services": [
+            {"name": f"projects/{NUMBER}/services/{name}", "config": {"name": name}, "state": "ENABLED"}
+            for name in sorted(google.enabled)
+        ]
+    }
 
 
 def _enable(google: FakeGoogle, asked: Asked, match: re.Match[str]) -> dict[str, Any]:
@@ -151,11 +159,18 @@ def _enable(google: FakeGoogle, asked: Asked, match: re.Match[str]) -> dict[str,
 
 
 def _identity(_: FakeGoogle, __: Asked, ___: re.Match[str]) -> dict[str, Any]:
-    return {"name": "operations/1", "done": True, "response": {"email": f"service-{NUMBER}@gcp-sa-pubsub.iam.gserviceaccount.com"}}
+    return {
+        "name": "operations/1",
+        "done": True,
+        "response": {"email": f"service-{NUMBER}@gcp-sa-pubsub.iam.gserviceaccount.com"},
+    }
 
 
 def _quota(google: FakeGoogle, _: Asked, __: re.Match[str]) -> dict[str, Any]:
-    return {"quotaId": "x", "dimensionsInfos": [{"dimensions": {"region": "us-central1"}, "details": {"value": str(google.quota)}}]}
+    return {
+        "quotaId": "x",
+        "dimensionsInfos": [{"dimensions": {"region": "us-central1"}, "details": {"value": str(google.quota)}}],
+    }
 
 
 def _account(google: FakeGoogle, asked: Asked, match: re.Match[str]) -> dict[str, Any]:
@@ -173,7 +188,12 @@ def _ready(google: FakeGoogle, asked: Asked, match: re.Match[str]) -> dict[str, 
     """Cloud Run's answer: what was asked, with a status that says that it is ready."""
     name = asked.body["metadata"]["name"]
     collection = asked.path.removesuffix(f"/{name}")
-    meta = {"generation": 1, "resourceVersion": "1", "selfLink": f"/{collection}/{name}", "labels": {"cloud.googleapis.com/location": "us-central1"}}
+    meta = {
+        "generation": 1,
+        "resourceVersion": "1",
+        "selfLink": f"/{collection}/{name}",
+        "labels": {"cloud.googleapis.com/location": "us-central1"},
+    }
     status = {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "True"}], "url": "https://x.run.app"}
     given = asked.body["metadata"]
     metadata = {**given, **meta, "labels": meta["labels"] | given.get("labels", {})}
@@ -187,19 +207,43 @@ def _version(google: FakeGoogle, _: Asked, match: re.Match[str]) -> dict[str, An
 
 def _build(google: FakeGoogle, asked: Asked, match: re.Match[str]) -> dict[str, Any]:
     """The build has pushed its images by the time it is asked about."""
-    build = asked.body | {"id": "1", "projectId": PROJECT, "name": f"{match[1]}/builds/1", "status": "SUCCESS", "logUrl": "https://logs", "createTime": "2026-11-22T00:00:00Z"}
+    build = asked.body | {
+        "id": "1",
+        "projectId": PROJECT,
+        "name": f"{match[1]}/builds/1",
+        "status": "SUCCESS",
+        "logUrl": "https://logs",
+        "createTime": "2026-11-22T00:00:00Z",
+    }
     google.resources[f"cloudbuild/{asked.path}/1"] = build
     repository = asked.body["substitutions"]["_REPOSITORY"]
     region, _, rest = repository.partition("-docker.pkg.dev/")
     project, _, name = rest.partition("/")
     for image in ("worker", "dispatcher"):
         path = f"v1/projects/{project}/locations/{region}/repositories/{name}/packages/{image}/tags/{asked.body['substitutions']['_TAG']}"
-        google.resources[f"artifactregistry/{path}"] = {"name": path.removeprefix("v1/"), "version": f"{path.removeprefix('v1/').rpartition('/tags')[0]}/versions/sha256:1"}
-    return {"name": "operations/build/demo/1", "done": True, "metadata": {"@type": "type.googleapis.com/google.devtools.cloudbuild.v1.BuildOperationMetadata", "build": build}, "response": build}
+        google.resources[f"artifactregistry/{path}"] = {
+            "name": path.removeprefix("v1/"),
+            "version": f"{path.removeprefix('v1/').rpartition('/tags')[0]}/versions/sha256:1",
+        }
+    return {
+        "name": "operations/build/demo/1",
+        "done": True,
+        "metadata": {
+            "@type": "type.googleapis.com/google.devtools.cloudbuild.v1.BuildOperationMetadata",
+            "build": build,
+        },
+        "response": build,
+    }
 
 
 def _upload(google: FakeGoogle, asked: Asked, match: re.Match[str]) -> dict[str, Any]:
     return {"location": f"http://storage.fake/uploads/{match[1]}"}
+
+
+def _notify(google: FakeGoogle, asked: Asked, match: re.Match[str]) -> dict[str, Any]:
+    link = f"https://www.googleapis.com/{asked.path}/1"
+    google.resources[f"storage/{asked.path}/1"] = made = {**asked.body, "id": "1", "selfLink": link}
+    return made
 
 
 def _uploaded(google: FakeGoogle, asked: Asked, match: re.Match[str]) -> dict[str, Any]:
@@ -217,6 +261,7 @@ _SPECIAL: dict[tuple[str, str, str], _Special] = {
     ("storage", "GET", r"storage/v1/projects/[^/]+/serviceAccount"): _storage_agent,
     ("storage", "POST", r"resumable/upload/storage/v1/b/([^/]+)/o"): _upload,
     ("storage", "PUT", r"uploads/([^/]+)"): _uploaded,
+    ("storage", "POST", r"storage/v1/b/([^/]+)/notificationConfigs"): _notify,
     ("run", "POST", r"apis/(.*)/namespaces/([^/]+)/(jobs|services)"): _ready,
     ("run", "PUT", r"apis/(.*)/namespaces/([^/]+)/(jobs|services)/[^/]+"): _ready,
     ("secretmanager", "POST", r"v1/(.*):addVersion"): _version,

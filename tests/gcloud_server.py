@@ -116,7 +116,9 @@ def serve(sdk: str, where: str) -> None:
     server.bind(f"{where}.new")
     server.listen(8)
     os.rename(f"{where}.new", where)  # noqa: PTH104  # there only when it answers
-    while select.select([server, 0], [], [])[0] == [server]:  # ends with its standard input: with the tests, however they end
+    while select.select([server, 0], [], [])[0] == [
+        server
+    ]:  # ends with its standard input: with the tests, however they end
         line, _ = server.accept()
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

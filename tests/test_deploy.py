@@ -34,6 +34,43 @@ CALLER = f"nightreel-caller@{PROJECT}.iam.gserviceaccount.com"
 BUCKET = "demo-project-nightreel"
 
 
+MADE = [
+    "POST serviceusage projects/demo-project/services:batchEnable",
+    "POST artifactregistry projects/demo-project/locations/us-central1/repositories",
+    "POST storage v1/b",
+    "POST storage v1/b",
+    "POST iam projects/demo-project/serviceAccounts",
+    "POST iam projects/demo-project/serviceAccounts",
+    "POST iam projects/demo-project/serviceAccounts",
+    "POST iam projects/demo-project/serviceAccounts",
+    "POST secretmanager projects/demo-project/secrets",
+    "POST secretmanager projects/demo-project/secrets/nightreel-webhook:addVersion",
+    "PUT pubsub projects/demo-project/topics/films-manifests",
+    "POST serviceusage projects/demo-project/services/pubsub.googleapis.com:generateServiceIdentity",
+    "POST storage upload/storage/v1/b/demo-project-nightreel-builds/o",
+    "PUT storage demo-project-nightreel-builds",
+    "POST cloudbuild projects/demo-project/locations/us-central1/builds",
+    "POST run run.googleapis.com/v1/namespaces/demo-project/jobs",
+    "POST run serving.knative.dev/v1/namespaces/demo-project/services",
+    "POST storage v1/b/demo-project-nightreel/notificationConfigs",
+    "PUT pubsub projects/demo-project/subscriptions/films-manifests",
+    "POST cloudscheduler projects/demo-project/locations/us-central1/jobs",
+]
+"""All that is changed in an empty project, policies apart."""
+
+
+MENDED = [
+    "nightreel-webhook:setIamPolicy",
+    "o",
+    "PUT storage demo-project-nightreel-builds",
+    "builds",
+    "nightreel-worker",
+    "nightreel-dispatcher",
+    "films-manifests",
+]
+"""A role, the source of an image, its upload, its build, both users of the image, and the push."""
+
+
 @dataclass
 class Desk:
     """Where an operator sits: a deploy.env, gcloud and nightreel, all led to what is recorded here."""
@@ -99,10 +136,11 @@ def grants_of(settings: Settings, google: FakeGoogle) -> set[tuple[str, str, str
 
 
 def test_a_deployment_is_made_once_mended_where_it_was_changed_and_taken_down(
-    desk: Desk, settings: Settings, emulator: Emulator, gcs_server: FakeGcs
+    desk: Desk, settings: Settings, emulator: Emulator, gcs_server: FakeGcs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given an empty project, of which one part learns late of an account that was just made
     desk.environment |= {"PUBSUB_EMULATOR_HOST": emulator.host, "STORAGE_EMULATOR_HOST": gcs_server.url}
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", emulator.host)
     late = [1]
 
     def refuse(asked: Asked) -> tuple[int, dict[str, Any]] | None:
@@ -120,7 +158,7 @@ def test_a_deployment_is_made_once_mended_where_it_was_changed_and_taken_down(
     assert first.returncode == 0, first.stderr + first.stdout
     assert "once more in 1 s" in first.stdout
     made = [change for change in desk.changes if "IamPolicy" not in change and not change.endswith("/iam")]
-    assert made == EXPECTED
+    assert made == MADE
     assert check(f"pubsub://{PROJECT}/films") == []
     expected = {
         (grants.thing(settings, grant), grant.role, grants.member(settings, grant.account, NUMBER))
@@ -145,23 +183,15 @@ def test_a_deployment_is_made_once_mended_where_it_was_changed_and_taken_down(
     assert "nightreel-worker is ready" in first.stdout
     assert URL in first.stdout
 
-    # When it is deployed again
-    again = desk.deploy()
-
-    # Then nothing is changed
-    assert again.returncode == 0, again.stderr
-    assert [change for change in desk.changes if "generateServiceIdentity" not in change] == []
-    assert "is so already" in again.stdout
-
-    # When somebody led the push elsewhere and took a role away, and the image's tag is another
+    # When it is deployed again, after somebody led the push elsewhere and took a role away, with another tag
     name = f"projects/{PROJECT}/subscriptions/films-manifests"
     desk.google.resources[f"pubsub/v1/{name}"]["pushConfig"]["pushEndpoint"] = "https://elsewhere.example"
     del desk.google.policies["secretmanager/v1/projects/demo-project/secrets/nightreel-webhook"]
-    third = desk.run("deploy", "--tag", "t2", "--filled", str(desk.folder / "filled"))
+    again = desk.run("deploy", "--tag", "t2", "--filled", str(desk.folder / "filled"))
 
-    # Then these are mended, and nothing else
-    assert third.returncode == 0, third.stderr
-    assert [change for change in desk.changes if "generateServiceIdentity" not in change] == MENDED
+    # Then these are mended, and nothing else is changed
+    assert again.returncode == 0, again.stderr
+    assert [change.rpartition("/")[2] for change in desk.changes if "generateServiceIdentity" not in change] == MENDED
     assert desk.google.resources[f"pubsub/v1/{name}"]["pushConfig"]["pushEndpoint"] == f"{URL}/events"
 
     # When it is taken down
@@ -170,7 +200,7 @@ def test_a_deployment_is_made_once_mended_where_it_was_changed_and_taken_down(
     # Then all goes but the buckets and what is in them
     assert down.returncode == 0, down.stderr
     assert [change for change in desk.changes if change.startswith("DELETE storage")] == [
-        f"DELETE storage v1/b/{BUCKET}/notificationConfigs/{REMOVED}"
+        f"DELETE storage v1/b/{BUCKET}/notificationConfigs/1"
     ]
     left = {key.rpartition("/")[2] for key in desk.google.resources}
     assert {f"{BUCKET}-weights", f"{BUCKET}-builds"} <= left
@@ -179,6 +209,66 @@ def test_a_deployment_is_made_once_mended_where_it_was_changed_and_taken_down(
     assert project["bindings"] == []
 
 
-EXPECTED: list[str] = []
-MENDED: list[str] = []
-REMOVED = "?"
+def test_a_dry_run_prints_every_command_with_its_reason_and_asks_nobody(desk: Desk) -> None:
+    result = desk.deploy("--dry-run")
+
+    assert result.returncode == 0, result.stderr
+    assert desk.google.asked == []
+    lines = result.stdout.splitlines()
+    commands = [number for number, line in enumerate(lines) if re.match(r"gcloud|nightreel", line)]
+    assert len(commands) == 2 + len(plan.APIS) + len(grants.BEFORE + grants.AFTER) + 8
+    assert [lines[number] for number in commands if not lines[number - 1].startswith("#")] == []
+    assert "whsec_" not in result.stdout
+
+
+def test_without_quota_nothing_is_built(desk: Desk) -> None:
+    desk.google.quota = 0
+
+    result = desk.deploy()
+
+    assert result.returncode == 1
+    assert "https://g.co/cloudrun/gpu-quota" in result.stderr
+    assert [asked.api for asked in desk.google.changes] == ["serviceusage"]
+
+
+def test_a_project_that_is_not_there_is_told_with_its_mend(desk: Desk) -> None:
+    desk.google.refuse = lambda asked: (404, fake_google.not_found("project"))
+
+    assert f"gcloud projects create {PROJECT}" in desk.deploy().stderr
+
+
+def test_a_takedown_wants_a_yes(desk: Desk) -> None:
+    result = desk.run("destroy")
+
+    assert result.returncode == 1
+    assert "give --yes" in result.stderr
+    assert desk.google.changes == []
+
+
+def test_mistakes_in_the_settings_are_told_by_line_all_at_once(tmp_path: Path) -> None:
+    path = write_settings(tmp_path, REGION="us-west1", MAX_WORKERS="0", NIGHTLY="25:00")
+    path.write_text(path.read_text().replace("PRICE=", "PRIZE="))
+
+    with pytest.raises(DeployError) as error:
+        read_settings(path)
+
+    told = str(error.value).splitlines()
+    assert len(told) == 5
+    assert all(re.match(r"deploy\.env(:\d+)?: ", line) for line in told)
+    for name in ("REGION must be a region with L4 GPUs", "PRIZE", "MAX_WORKERS", "NIGHTLY", "PRICE is missing"):
+        assert name in str(error.value)
+
+
+def test_settings_that_are_missing_are_told_how_to_make(tmp_path: Path) -> None:
+    with pytest.raises(DeployError, match="cp deploy.env.example"):
+        read_settings(tmp_path / "deploy.env")
+
+
+def test_the_docs_tell_exactly_what_is_granted() -> None:
+    page = (ROOT / "docs" / "how-to" / "deploy.md").read_text()
+    table = re.findall(r"^\| (\S+) \| `(roles/\S+)` \| (\S+)(?: `(\S+)`)? \| (.+) \|$", page, re.MULTILINE)
+
+    granted = [(each.account, each.role, each.kind, each.thing, each.why) for each in grants.BEFORE + grants.AFTER]
+    assert [(who, role, kind, thing.upper().replace("{", ""), why) for who, role, kind, thing, why in table] == [
+        (who, role, kind, thing.upper().replace("{", "").replace("}", ""), why) for who, role, kind, thing, why in granted
+    ]

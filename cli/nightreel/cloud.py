@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from nightreel_worker.settings import Settings
 from .common import EXIT_UNAVAILABLE, QueueFlag, StoreFlag, errors_in_one_line, settings_with
 
 MAX_SKEW_S = 5.0  # between our clock and the store's; leases and retry times are wall-clock times
+SMI_S = 20.0  # that nvidia-smi may take; the first time it starts the driver
 _PROBE = ".nightreel/doctor.json"
 
 pubsub = typer.Typer(help="A queue on Google Pub/Sub.", no_args_is_help=True)
@@ -69,6 +71,8 @@ def doctor(queue: QueueFlag = None, store: StoreFlag = None) -> None:
         "queue": _queue,
         "store": _store,
     } | ({"topics": _topics} if settings.results_topic or settings.notify_topics else {})
+    for gpu in _gpus():
+        print(f"GPU: {gpu}")
     sick = False
     for name, check in checks.items():
         try:
@@ -85,6 +89,19 @@ def doctor(queue: QueueFlag = None, store: StoreFlag = None) -> None:
 def _python(_: Settings) -> Iterator[str]:
     if not (3, 11) <= sys.version_info < (3, 14):
         yield f"{sys.version.split()[0]}; Nightreel is tested with 3.11 to 3.13"
+
+
+def _gpus() -> list[str]:
+    """Name, driver and memory of each NVIDIA GPU that this machine shows; none without the driver's own program."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SMI_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    if result.returncode != 0:
+        return [f"there is none that can be used: {result.stdout.strip() or result.stderr.strip()}"]
+    rows = [line.split(", ") for line in result.stdout.splitlines()]
+    return [f"{name}, driver {driver}, {memory}" for name, driver, memory in rows]
 
 
 def _queue(settings: Settings) -> Iterator[str]:
