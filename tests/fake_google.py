@@ -99,7 +99,8 @@ class FakeGoogle:
         if asked.method == "GET":
             return self._get(key, asked.path)
         if asked.method == "DELETE":
-            return (200, {}) if self.resources.pop(key, None) is not None else (404, not_found(asked.path))
+            gone = self.resources.pop(key, None) is not None
+            return (200, _answer(asked, {})) if gone else (404, not_found(asked.path))
         return 200, self._put(key, asked, query)
 
     def _policy(self, asked: Asked) -> dict[str, Any]:
@@ -128,8 +129,13 @@ class FakeGoogle:
         if asked.method == "PATCH":
             body = self.resources.get(key, {}) | body.get("subscription", body)
         self.resources[key] = body
-        done = {"name": f"projects/{PROJECT}/locations/us-central1/operations/1", "done": True, "response": body}
-        return done if asked.api in _OPERATIONS else body
+        return _answer(asked, body)
+
+
+def _answer(asked: Asked, body: dict[str, Any]) -> dict[str, Any]:
+    if asked.api not in _OPERATIONS:
+        return body
+    return {"name": f"projects/{PROJECT}/locations/us-central1/operations/1", "done": True, "response": body}
 
 
 def not_found(path: str) -> dict[str, Any]:
@@ -284,7 +290,12 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError:
             body = {"size": len(raw)}  # a file
         api = next((each for each in APIS if each in parts.netloc), parts.netloc)
-        asked = Asked(self.command, api, parts.path.strip("/").replace("%2F", "/"), body)
+        asked = Asked(
+            self.command,
+            api,
+            parts.path.strip("/").replace("%2F", "/").replace("projects/-/", f"projects/{PROJECT}/"),
+            body,
+        )
         self.google.asked.append(asked)
         status, answer = self.google.answer(asked, {key: values[0] for key, values in parse_qs(parts.query).items()})
         text = json.dumps(answer).encode()
@@ -296,7 +307,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815  # as http.server wants them called
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # as http.server wants them called
 
 
 @contextmanager

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -260,7 +259,7 @@ def test_mistakes_in_the_settings_are_told_by_line_all_at_once(tmp_path: Path) -
 
 
 def test_settings_that_are_missing_are_told_how_to_make(tmp_path: Path) -> None:
-    with pytest.raises(DeployError, match="cp deploy.env.example"):
+    with pytest.raises(DeployError, match=r"cp deploy\.env\.example"):
         read_settings(tmp_path / "deploy.env")
 
 
@@ -268,7 +267,8 @@ def test_the_docs_tell_exactly_what_is_granted() -> None:
     page = (ROOT / "docs" / "how-to" / "deploy.md").read_text()
     table = re.findall(r"^\| (\S+) \| `(roles/\S+)` \| (\S+)(?: `(\S+)`)? \| (.+) \|$", page, re.MULTILINE)
 
-    granted = [(each.account, each.role, each.kind, each.thing, each.why) for each in grants.BEFORE + grants.AFTER]
-    assert [(who, role, kind, thing.upper().replace("{", ""), why) for who, role, kind, thing, why in table] == [
-        (who, role, kind, thing.upper().replace("{", "").replace("}", ""), why) for who, role, kind, thing, why in granted
+    granted = [
+        (each.account, each.role, each.kind, re.sub("[{}]", "", each.thing).upper(), each.why)
+        for each in grants.BEFORE + grants.AFTER
     ]
+    assert table == granted
