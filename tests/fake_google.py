@@ -115,7 +115,7 @@ class FakeGoogle:
         plural = path.rpartition("/")[2]
         if plural.endswith("s") or plural == "b":
             inside = [its for name, its in self.resources.items() if name.rpartition("/")[0] == key]
-            return 200, {_LISTS.get(plural, plural): inside}
+            return 200, {"items" if key.startswith("run/") else _LISTS.get(plural, plural): inside}
         return 404, not_found(path)
 
     def _put(self, key: str, asked: Asked, query: dict[str, str]) -> dict[str, Any]:

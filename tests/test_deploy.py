@@ -205,7 +205,7 @@ def test_a_deployment_is_made_once_mended_where_it_was_changed_and_taken_down(
     assert {f"{BUCKET}-weights", f"{BUCKET}-builds"} <= left
     assert not {"nightreel-worker", "nightreel-dispatcher", "films-manifests", "nightreel-webhook"} & left
     project = desk.google.policies[f"cloudresourcemanager/v1/projects/{PROJECT}"]
-    assert project["bindings"] == []
+    assert project.get("bindings", []) == []
 
 
 def test_a_dry_run_prints_every_command_with_its_reason_and_asks_nobody(desk: Desk) -> None:
@@ -218,6 +218,27 @@ def test_a_dry_run_prints_every_command_with_its_reason_and_asks_nobody(desk: De
     assert len(commands) == 2 + len(plan.APIS) + len(grants.BEFORE + grants.AFTER) + 8
     assert [lines[number] for number in commands if not lines[number - 1].startswith("#")] == []
     assert "whsec_" not in result.stdout
+
+
+def test_what_is_sent_to_be_built_is_what_the_images_copy(desk: Desk) -> None:
+    listed = subprocess.run(
+        ["gcloud", "meta", "list-files-for-upload", str(ROOT)],
+        env=desk.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    sent = {path.partition("/")[0] for path in listed}
+
+    copied = {
+        file
+        for name in ("Dockerfile", "dispatcher.Dockerfile")
+        for line in re.findall(r"^COPY (?!--from)(.+)$", (ROOT / name).read_text(), re.MULTILINE)
+        for file in line.split()[:-1]
+    }
+    assert sent == copied - {"weights"} | {"Dockerfile", "dispatcher.Dockerfile", ".dockerignore"}
+    assert "worker/nightreel_worker/prices.toml" in listed
+    assert [path for path in listed if "__pycache__" in path] == []
 
 
 def test_without_quota_nothing_is_built(desk: Desk) -> None:

@@ -14,12 +14,17 @@ import yaml
 from google.cloud import run_v2
 from google.protobuf import json_format
 
+from nightreel_pipelines.base import Description
+from nightreel_pipelines.models import load_models
+from nightreel_pipelines.plan import plan
+from nightreel_queue.manifest import load_manifest
 from nightreel_worker.settings import Settings as WorkerSettings
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "scripts")]
 
 import image_size
+import try_image
 from deployment.settings import Settings, read_settings
 
 DOCKERFILES = ("Dockerfile", "dispatcher.Dockerfile")
@@ -76,6 +81,23 @@ def test_an_image_is_built_with_the_pinned_builder(name: str) -> None:
     [builder] = re.findall(r"pip install (hatchling==\S+)", (ROOT / name).read_text())
 
     assert builder in (ROOT / "requirements-dev.txt").read_text().split()
+
+
+def test_an_images_install_steps_can_be_tried_without_docker() -> None:
+    steps = list(try_image.instructions((ROOT / "Dockerfile").read_text()))
+
+    assert steps[-1][:2] == ("worker", "CMD")
+    runs = [rest for stage, instruction, rest in steps if (stage, instruction) == ("worker", "RUN")]
+    assert runs[1] == "pip install --requirement /tmp/requirements.txt"
+    assert runs[2].startswith("pip install --no-deps --no-index /dist/*.whl && pip check")
+    assert "torch==2.13.0" in try_image.for_a_cpu((ROOT / "requirements.txt").read_text())
+
+
+def test_the_first_light_is_a_keyframe_of_the_largest_size() -> None:
+    [job] = load_manifest(ROOT / "examples" / "first-light.yaml").resolved(model="flux-schnell").jobs
+    [recipe] = plan(job, load_models()["flux-schnell"], Description("", "", "", ""), {}).recipes
+
+    assert (recipe.width, recipe.height) == (2048, 2048)
 
 
 @pytest.mark.parametrize("image", image_size.LOCKS)
