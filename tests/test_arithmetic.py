@@ -15,6 +15,9 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 import arithmetic
 import flux_sizes
+import monthly
+
+from nightreel_worker.prices import find_price
 
 PAGE = (ROOT / "docs" / "explanation" / "l4.md").read_text(encoding="utf-8")
 BENCHMARKS = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
@@ -90,3 +93,18 @@ def test_a_dearer_machine_costs_more_in_proportion() -> None:
 
     for one, other in zip(usual, dearer, strict=True):
         assert float(other[-2].strip("$")) == pytest.approx(2 * float(one[-2].strip("$")), abs=0.0011)
+
+
+def test_the_month_on_the_page_is_what_the_prices_say() -> None:
+    page = monthly.PAGE.read_text(encoding="utf-8")
+    section = re.search("<!-- bench:monthly -->(.*)<!-- /bench:monthly -->", page, flags=re.DOTALL)
+
+    assert section, "python bench/monthly.py writes it"
+    assert section[1].strip() == monthly.table().markdown(), "run python bench/monthly.py again"
+
+
+def test_a_months_runs_and_videos_add_up() -> None:
+    both, runs, videos = monthly.month_usd(1000, 30), monthly.month_usd(0, 30), monthly.month_usd(1000, 0)
+
+    assert both == pytest.approx(runs + videos)
+    assert runs == pytest.approx(30 * 2 * arithmetic.cold_s(1.0) * find_price("cloudrun-l4").machine_usd_per_s)

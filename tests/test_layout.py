@@ -96,7 +96,7 @@ def pins(name: str) -> dict[str, str]:
         if line.startswith("-r "):
             found |= pins(line.removeprefix("-r "))
         elif line and not line.startswith("#"):
-            package, _, version = line.partition("==")
+            package, _, version = line.partition(";")[0].strip().partition("==")
             found[canonicalize_name(package)] = version
     return found
 
@@ -111,6 +111,8 @@ def admits(requirement: Requirement, pinned: dict[str, str]) -> bool:
         ("cpu", "requirements-cpu.txt"),
         ("gpu", "requirements.txt"),
         ("gcp", "requirements.txt"),
+        ("gcp", "requirements-dispatcher.txt"),
+        ("serve", "requirements-dispatcher.txt"),
         ("dev", "requirements-dev.txt"),
     ],
 )

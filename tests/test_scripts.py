@@ -132,7 +132,10 @@ def site_packages(checkout: Checkout) -> Path:
 
 
 def test_every_script_can_be_executed() -> None:
-    for name in ("scripts/install", "scripts/render", "scripts/check", "scripts/test", ".ci/run"):
+    for name in (
+        *("scripts/install", "scripts/render", "scripts/check", "scripts/test", ".ci/run"),
+        *("scripts/deploy", "scripts/destroy"),
+    ):
         assert os.access(ROOT / name, os.X_OK), name
 
 
