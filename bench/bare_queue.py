@@ -8,15 +8,16 @@ import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from importlib import import_module
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
-from google.cloud import pubsub_v1  # type: ignore[import-untyped]  # has no types
-
 from nightreel_queue.base import Message
 from nightreel_queue.connect import open_queue
 from nightreel_queue.pubsub import Address
+
+pubsub_v1: Any = import_module("google.cloud.pubsub_v1")  # it has no types
 
 PATIENCE_S = 60.0
 LEASE_S = 60  # as PubSubQueue asks for

@@ -116,7 +116,8 @@ def serve(sdk: str, where: str) -> None:
     server.bind(f"{where}.new")
     server.listen(8)
     os.rename(f"{where}.new", where)  # noqa: PTH104  # there only when it answers
-    while select.select([server, 0], [], [])[0] == [
+    watched: list[socket.socket | int] = [server, 0]
+    while select.select(watched, [], [])[0] == [
         server
     ]:  # ends with its standard input: with the tests, however they end
         line, _ = server.accept()

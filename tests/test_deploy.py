@@ -27,6 +27,7 @@ sys.path[:0] = [str(ROOT / "scripts")]
 
 from deployment import grants, plan
 from deployment.settings import DeployError, Settings, read_settings
+from deployment.steps import holds
 
 URL = f"https://nightreel-dispatcher-{NUMBER}.us-central1.run.app"
 CALLER = f"nightreel-caller@{PROJECT}.iam.gserviceaccount.com"
@@ -175,7 +176,7 @@ def test_a_deployment_is_made_once_mended_where_it_was_changed_and_taken_down(
     assert (notice["event_types"], notice["object_name_prefix"]) == (["OBJECT_FINALIZE"], "films/manifests/")
     filled = yaml.safe_load((desk.folder / "filled" / "cloudrun-jobs.yaml").read_text())
     sent = desk.body(f"/namespaces/{PROJECT}/jobs")
-    assert plan.holds(sent["spec"], filled["spec"])
+    assert holds(sent["spec"], filled["spec"])
     key = base64.b64decode(desk.body("/secrets/nightreel-webhook:addVersion")["payload"]["data"]).decode()
     assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", key)
     assert key not in first.stdout + first.stderr
