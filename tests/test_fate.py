@@ -93,6 +93,7 @@ END_THE_RUN = {QueueUnavailable, StoreUnavailable, StoreFull, RendererUnavailabl
 NEVER_AT_THE_LOOP = {
     "Unreadable": "parsers turn it into InvalidJob",
     "ObjectTooLarge": "`Inputs` turns it into TooLarge",
+    "NotHad": "`nightreel download` tells it",
     "BadPrice": "a worker with a price that is none does not start",
     "BadSound": "the renderer turns it into Unrenderable",
     "BadTrace": "`nightreel simulate` tells it",

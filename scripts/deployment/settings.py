@@ -19,7 +19,7 @@ _FORMS = {
     "queue": (r"(?!goog)[a-z][a-z0-9-]{2,200}", "3 or more of a-z 0-9 -, a letter first, and not goog at the start"),
     "model": (r"[a-z0-9][a-z0-9.-]{0,62}", "a model's name, like flux-schnell"),
     "price": (r"[a-z0-9.-]+", "a name from prices.toml, or US dollars an hour"),
-    "monthly_usd": (r"\d+(\.\d+)?", "US dollars a month, like 50"),
+    "max_cost_usd": (r"\d+(\.\d+)?", "US dollars that one run may cost, like 5"),
     "max_workers": (r"[1-9]\d?", "1 to 99"),
     "max_wait_s": (r"\d{1,6}", "whole seconds"),
     "nightly": (r"(([01]\d|2[0-3]):[0-5]\d)?", "a time of day as HH:MM, or nothing"),
@@ -42,7 +42,7 @@ class Settings:
     queue: str
     model: str
     price: str
-    monthly_usd: str
+    max_cost_usd: str
     max_workers: str
     max_wait_s: str
     nightly: str
