@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, get_args
 
 import typer
@@ -58,12 +58,6 @@ def _check_variables() -> None:
         complain(f"setting {name}: there is none of that name" + (f"; did you mean {near[0]}?" if near else ""))
     if unknown:
         raise typer.Exit(EXIT_BAD_INPUT)
-
-
-def no_model(name: str, known: Collection[str]) -> str:
-    """What to say of a model's name that is none."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"no model {name}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}")
 
 
 def complain(text: str) -> None:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from nightreel_dispatcher.submit import submit
 from nightreel_queue.errors import InvalidJob, Problem
 from nightreel_queue.manifest import KINDS, Manifest, from_prompt
 from nightreel_storage.base import Store
@@ -31,7 +32,7 @@ from .common import (
     settings_with,
 )
 from .progress import watching
-from .submit import read, submit
+from .submit import read
 from .work import check_installed, check_model, drain
 
 
