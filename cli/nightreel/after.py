@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from nightreel_dispatcher.looking import call_off
 from nightreel_queue.base import Message
 from nightreel_queue.connect import open_queue
 from nightreel_queue.job import Job
@@ -24,7 +25,7 @@ from nightreel_storage.batches import Asked, Batch, Batches
 from nightreel_storage.connect import open_store
 from nightreel_storage.errors import NotFound
 from nightreel_storage.holds import Holds
-from nightreel_storage.receipts import AlreadyEnded, Receipt, Receipts, utc_now
+from nightreel_storage.receipts import AlreadyEnded, Receipts, utc_now
 
 from .common import EXIT_BAD_INPUT, JsonFlag, QueueFlag, StoreFlag, complain, errors_in_one_line, settings_with
 
@@ -99,17 +100,8 @@ def cancel(
         asked = Batches(kept).find(_known_batch(kept, batch), job)
         if asked is None:
             raise NotFound(f"batch {batch} has no job {job}; see: nightreel status {batch}")
-        receipt = Receipt(
-            state="cancelled",
-            batch=batch,
-            job=job,
-            fingerprint=asked.fingerprint,
-            reason="cancelled by hand",
-            request=asked.message,
-            ended_at=utc_now(),
-        )
         try:
-            Receipts(kept).cancel(receipt)
+            call_off(kept, batch, asked)
         except AlreadyEnded as exc:
             complain(f"{exc}: nothing to cancel")
             raise typer.Exit(EXIT_BAD_INPUT) from None

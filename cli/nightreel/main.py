@@ -13,6 +13,7 @@ from .after import cancel, retry, status
 from .cloud import doctor, gcs, pubsub
 from .holding import hold, resume
 from .render import render
+from .serve import serve
 from .submit import enqueue
 from .weights import weights
 from .work import work
@@ -34,7 +35,7 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-for verb in (render, enqueue, work, status, cancel, retry, hold, resume, doctor):
+for verb in (render, enqueue, work, serve, status, cancel, retry, hold, resume, doctor):
     app.command()(verb)
 
 app.add_typer(pubsub, name="pubsub")
