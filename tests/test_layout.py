@@ -111,6 +111,7 @@ def admits(requirement: Requirement, pinned: dict[str, str]) -> bool:
         ("cpu", "requirements-cpu.txt"),
         ("gpu", "requirements.txt"),
         ("gcp", "requirements.txt"),
+        ("serve", "requirements-dev.txt"),
         ("dev", "requirements-dev.txt"),
     ],
 )
