@@ -242,6 +242,19 @@ def test_predict_takes_one_job_and_waits_a_quarter_of_an_hour_at_most(served: Se
     assert "wait_s" in messages(long)[0]
 
 
+def test_who_hangs_up_stops_waiting_and_the_job_goes_on(house: House) -> None:
+    with serving(house) as served:
+        with pytest.raises(httpx.ReadTimeout):
+            served.client.post("/predict", json=manifest("left"), params={"wait_s": 900}, timeout=3)
+        until(lambda: served.house.queue.backlog().total, "the job")
+        time.sleep(4)  # longer than the longest pause between two looks
+
+        run = served.leave()
+
+    assert [line["job"] for line in run.events("caller_hung_up")] == ["left"]
+    assert house.queue.backlog().total == 1
+
+
 def test_many_who_wait_keep_nobody_else_from_being_answered(served: Served) -> None:
     hang_up = threading.Event()
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Annotated
 
+import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
@@ -23,6 +24,8 @@ from .reading import BodyBytes, NameQuery, file_name
 from .settings import PREDICT_MAX_S
 
 PAUSES_S = (0.1, 3.0)  # the first and the longest between two looks; each is half as long again as the one before
+
+log = structlog.get_logger()
 
 router = APIRouter(tags=["jobs"])
 
@@ -74,7 +77,10 @@ async def _ended(request: Request, store: Store, batch: str, job: str, wait_s: f
         if receipt := await run_in_threadpool(_look, store, batch, job):
             return receipt
         left_s = deadline - time.monotonic()
-        if left_s <= 0 or await request.is_disconnected():
+        if left_s <= 0:
+            return None
+        if await request.is_disconnected():
+            log.info("caller_hung_up", batch=batch, job=job)
             return None
         await asyncio.sleep(min(pause_s, left_s))
         pause_s = min(1.5 * pause_s, longest_s)
