@@ -198,7 +198,7 @@ def test_a_dropped_manifest_is_taken_and_answered_good_or_bad_with_its_lines(
         bucket.drop(manifest_text("c"), "replies/x.json"),
         bucket.drop(manifest_text("c"), "x.json"),
         {"bucket": bucket.name, "name": "manifests/x.json", "generation": "1"},  # beside the store's prefix
-        {"bucket": "another", "name": "films/manifests/x.json", "generation": "1"},
+        bucket.drop(manifest_text("c"), "manifests/untold.json") | {"bucket": "another"},
         {"bucket": bucket.name, "name": "films/manifests/", "generation": "1"},
         {"bucket": bucket.name, "name": "films/manifests/own.json", "generation": str(own.generation)},
         {"bucket": bucket.name, "name": "films/manifests/gone.json", "generation": "1"},
