@@ -24,7 +24,8 @@ import yaml
 from common import Table, arguments, count, median, publish, spread
 
 from nightreel.common import settings_with
-from nightreel.submit import read, submit
+from nightreel.submit import read
+from nightreel_dispatcher.submit import submit
 from nightreel_queue.job import Job
 from nightreel_storage.connect import open_store
 

@@ -216,6 +216,17 @@ def test_the_manifest_benchmark_compares_all_forms_and_writes_its_section(tmp_pa
     assert all(int(cell.removesuffix(" MiB")) > 1 for row in rows[1:] for cell in row[4:])
 
 
+def test_the_dispatcher_benchmark_asks_a_real_one_and_writes_its_section(tmp_path: Path) -> None:
+    text = quick("dispatcher", tmp_path)
+
+    assert text.count("<!-- bench:dispatcher -->") == text.count("<!-- /bench:dispatcher -->") == 1
+    http, drop = tables(text).values()
+    assert [row[0] for row in http[1:]] == ["1 at a time", "8 at a time"]
+    assert all(float(cell.removesuffix(" ms")) > 0 for row in http[1:] for cell in row[1:])
+    assert drop[1][0] == "200 rows, CSV"
+    assert float(drop[1][1].removesuffix(" s")) > 1
+
+
 def quick(script: str, folder: Path, *flags: str) -> str:
     """Run a benchmark's quick mode on a page that is not there yet; returns the page."""
     docs = folder / "benchmarks.md"

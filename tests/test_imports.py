@@ -19,7 +19,18 @@ PACKAGES = [
         "packages"
     ]
 ]
-HEAVY = {"PIL", "accelerate", "cv2", "diffusers", "google", "imageio_ffmpeg", "numpy", "torch", "transformers"}
+HEAVY = {
+    "PIL",
+    "accelerate",
+    "cv2",
+    "diffusers",
+    "fastapi",
+    "google",
+    "imageio_ffmpeg",
+    "numpy",
+    "torch",
+    "transformers",
+}
 RENDERING = {"accelerate", "diffusers", "torch", "transformers"}
 
 
@@ -64,6 +75,7 @@ def test_the_contracts_hold() -> None:
         ("pipelines/nightreel_pipelines/extra.py", "def late():\n    import transformers"),
         ("worker/nightreel_worker/extra.py", "from google.cloud import storage"),
         ("storage/nightreel_storage/extra.py", "from google.cloud import pubsub_v1"),
+        ("dispatcher/nightreel_dispatcher/extra.py", "from google.oauth2 import id_token"),
     ],
 )
 def test_an_import_in_the_wrong_place_breaks_them(module: str, line: str, tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def admits(requirement: Requirement, pinned: dict[str, str]) -> bool:
         ("gcp", "requirements.txt"),
         ("gcp", "requirements-dispatcher.txt"),
         ("serve", "requirements-dispatcher.txt"),
+        ("serve", "requirements-dev.txt"),
         ("dev", "requirements-dev.txt"),
     ],
 )

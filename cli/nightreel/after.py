@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from nightreel_dispatcher.looking import call_off
 from nightreel_queue.base import Message
 from nightreel_queue.connect import open_queue
 from nightreel_queue.job import Job
@@ -25,7 +26,7 @@ from nightreel_storage.batches import Asked, Batch, Batches
 from nightreel_storage.connect import open_store
 from nightreel_storage.errors import NotFound
 from nightreel_storage.holds import Holds
-from nightreel_storage.receipts import AlreadyEnded, Receipt, Receipts, State, utc_now
+from nightreel_storage.receipts import AlreadyEnded, Receipts, State, utc_now
 
 from .common import EXIT_BAD_INPUT, JsonFlag, QueueFlag, StoreFlag, complain, errors_in_one_line, settings_with
 
@@ -107,7 +108,7 @@ def cancel(
         if asked is None:
             raise no_job(batch, job)
         try:
-            _cancel(kept, batch, asked)
+            call_off(kept, batch, asked)
         except AlreadyEnded as exc:
             complain(f"{exc}: nothing to cancel")
             raise typer.Exit(EXIT_BAD_INPUT) from None
@@ -121,7 +122,7 @@ def _cancel_all(store: Store, batch: Batch) -> str:
 
     def cancelled(asked: Asked) -> bool:
         try:
-            _cancel(store, batch.name, asked)
+            call_off(store, batch.name, asked)
         except AlreadyEnded:
             return False  # meanwhile
         return True
@@ -129,20 +130,6 @@ def _cancel_all(store: Store, batch: Batch) -> str:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         count = sum(pool.map(cancelled, left))
     return f"{count} jobs of {batch.name} are cancelled; {batch.count - count} had ended before"
-
-
-def _cancel(store: Store, batch: str, asked: Asked) -> None:
-    """Raises AlreadyEnded."""
-    receipt = Receipt(
-        state="cancelled",
-        batch=batch,
-        job=asked.id,
-        fingerprint=asked.fingerprint,
-        reason="cancelled by hand",
-        request=asked.message,
-        ended_at=utc_now(),
-    )
-    Receipts(store).cancel(receipt)
 
 
 def retry(

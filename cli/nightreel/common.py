@@ -6,12 +6,14 @@ import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Collection, Iterator
-from typing import Annotated, Any, get_args
+from collections.abc import Iterator
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings
 
+from nightreel_dispatcher.settings import DispatcherSettings
 from nightreel_pipelines.errors import PipelineError
 from nightreel_queue.errors import InvalidJob, QueueError, QueueUnavailable
 from nightreel_storage.errors import StoreError, StoreUnavailable
@@ -23,7 +25,9 @@ EXIT_NOT_ALL_MADE = 1  # some video was not made: failed, cancelled, or the run 
 EXIT_BAD_INPUT = 2  # manifest, job, flag or setting; also what the command line parser uses
 EXIT_UNAVAILABLE = 3  # queue, store or renderer could not be had
 
-SECRETS = {name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation)}
+SETTINGS: tuple[type[BaseSettings], ...] = (Settings, DispatcherSettings)
+S = TypeVar("S", bound=BaseSettings)
+
 OTHER_VARIABLES = {"NIGHTREEL_ALLOW_CUDA"}  # of scripts/install
 
 QueueFlag = Annotated[
@@ -36,20 +40,36 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs.
 
 def settings_with(**flags: Any) -> Settings:
     """The environment's settings under the flags that were given. Exits with the field and the mend."""
+    return settings_of(Settings, **flags)
+
+
+def settings_of(kind: type[S], **flags: Any) -> S:
+    """The same for the settings of another part."""
     _check_variables()
     try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})
+        return kind(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as exc:
         for error in exc.errors():
-            name = "NIGHTREEL_" + "_".join(str(part) for part in error["loc"]).upper()
-            found = "" if error["loc"][0] in SECRETS else f"; found {error['input']!r}"
-            complain(f"setting {name}: {error['msg']}{found}")
+            complain(_wrong_setting(kind, error["loc"], error["msg"], error["input"]))
         raise typer.Exit(EXIT_BAD_INPUT) from None
+
+
+def _wrong_setting(kind: type[BaseSettings], loc: tuple[str | int, ...], message: str, found: object) -> str:
+    if not loc:  # it is about several of them
+        return f"settings {kind.model_config['env_prefix']}...: {message}"
+    name = variables(kind)[str(loc[0])]
+    is_secret = SecretStr in get_args(kind.model_fields[str(loc[0])].annotation)
+    return f"setting {name}: {message}" + ("" if is_secret else f"; found {found!r}")
+
+
+def variables(kind: type[BaseSettings]) -> dict[str, str]:
+    """The environment variables of some settings, by field."""
+    return {name: f"{kind.model_config['env_prefix']}{name.upper()}" for name in kind.model_fields}
 
 
 def _check_variables() -> None:
     """A misspelt variable must not be a setting that silently is not there."""
-    known = {f"NIGHTREEL_{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
+    known = {name for kind in SETTINGS for name in variables(kind).values()} | OTHER_VARIABLES
     unknown = [
         name for name in sorted(os.environ) if name.upper().startswith("NIGHTREEL_") and name.upper() not in known
     ]
@@ -58,12 +78,6 @@ def _check_variables() -> None:
         complain(f"setting {name}: there is none of that name" + (f"; did you mean {near[0]}?" if near else ""))
     if unknown:
         raise typer.Exit(EXIT_BAD_INPUT)
-
-
-def no_model(name: str, known: Collection[str]) -> str:
-    """What to say of a model's name that is none."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"no model {name}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}")
 
 
 def complain(text: str) -> None:

@@ -20,7 +20,7 @@ import typer
 
 from nightreel_pipelines.encode import ffmpeg
 from nightreel_pipelines.errors import PipelineError
-from nightreel_pipelines.models import load_models
+from nightreel_pipelines.models import load_models, no_model
 from nightreel_queue.connect import open_queue
 from nightreel_queue.errors import QueueError, QueueUnavailable
 from nightreel_queue.topics import open_topic
@@ -30,7 +30,7 @@ from nightreel_worker.errors import BadPrice
 from nightreel_worker.prices import machine_price
 from nightreel_worker.settings import Settings
 
-from .common import EXIT_UNAVAILABLE, JsonFlag, QueueFlag, StoreFlag, no_model, settings_with
+from .common import EXIT_UNAVAILABLE, JsonFlag, QueueFlag, StoreFlag, settings_with
 
 MAX_SKEW_S = 5.0  # between our clock and the store's; leases and retry times are wall-clock times
 ROOM_BYTES = 2_000_000_000  # below this a word of warning; what a batch needs hangs on its videos

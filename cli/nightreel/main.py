@@ -19,6 +19,7 @@ from .plan import plan
 from .preview import preview
 from .render import render
 from .runs import runs
+from .serve import serve
 from .sheet import sheet
 from .simulate import simulate
 from .submit import enqueue
@@ -42,7 +43,7 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-MAKING = (preview, plan, render, enqueue, work)
+MAKING = (preview, plan, render, enqueue, work, serve)
 AFTERWARDS = (status, runs, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
 for verb in (*MAKING, *AFTERWARDS):
     app.command()(verb)

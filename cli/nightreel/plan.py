@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from nightreel_dispatcher.submit import check_models
 from nightreel_pipelines.models import load_models, own_steps
 from nightreel_storage.connect import open_store
 from nightreel_storage.receipts import utc_now
@@ -19,7 +20,7 @@ from nightreel_worker.forecast import Forecast, JobForecast, forecast
 from nightreel_worker.prices import Price, find_price
 
 from .common import EXIT_NOT_ALL_MADE, JsonFlag, ModelFlag, StoreFlag, complain, errors_in_one_line, settings_with
-from .submit import check_models, read
+from .submit import read
 
 SHOWN = 20  # jobs; a table of ten thousand is no overview
 

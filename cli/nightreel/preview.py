@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nightreel_dispatcher.submit import check_models
 from nightreel_pipelines.base import Description
 from nightreel_pipelines.errors import PipelineError, Unrenderable
 from nightreel_pipelines.models import ModelSpec, load_models, own_steps
@@ -24,7 +25,7 @@ from nightreel_worker.web import Web
 
 from .common import EXIT_NOT_ALL_MADE, complain, errors_in_one_line, settings_with
 from .sheet import check_sheet, sheet_names, write_sheet
-from .submit import check_models, read
+from .submit import read
 from .work import check_installed
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from nightreel_dispatcher.submit import submit
 from nightreel_pipelines.errors import PipelineError
 from nightreel_queue.errors import InvalidJob, Problem
 from nightreel_queue.manifest import KINDS, Manifest, from_prompt
@@ -34,7 +35,7 @@ from .common import (
 )
 from .progress import watching
 from .sheet import sheets_of
-from .submit import read, submit
+from .submit import read
 from .work import check_installed, check_model, drain
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nightreel_pipelines.models import ModelSpec, load_models
+from nightreel_pipelines.models import ModelSpec, load_models, no_model
 from nightreel_queue.connect import open_queue
 from nightreel_queue.errors import InvalidJob, Problem
 from nightreel_storage.connect import open_store
@@ -30,7 +30,6 @@ from .common import (
     StoreFlag,
     complain,
     errors_in_one_line,
-    no_model,
     settings_with,
 )
 

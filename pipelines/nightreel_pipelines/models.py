@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -119,6 +120,12 @@ def load_models(extra: Path | None = None) -> dict[str, ModelSpec]:
 def own_steps(models: Mapping[str, ModelSpec]) -> dict[str, int]:
     """Each model's own denoising steps, as `Job.resolved` takes them."""
     return {name: spec.steps for name, spec in models.items()}
+
+
+def no_model(name: str, known: Collection[str]) -> str:
+    """What to say of a model's name that is none."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"no model {name}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}")
 
 
 def make_source(spec: ModelSpec, weights_root: Path | None) -> Source:

@@ -87,14 +87,34 @@ def load_manifest(file_name: Path | str, *, local_files: bool = False) -> Manife
     this machine's user: any file that can be read could be named.
     """
     path = Path(file_name)
-    kind = KINDS.get(path.suffix.lower())
     if path.is_dir():
         raise refusal("is a folder: name a file", path.name or str(path))
-    if kind is None:
-        raise refusal(f"ends in {path.suffix!r}; must be {', '.join(KINDS)}", path.name)
-    text, remark = _text(_content(path), path.name, any_encoding=kind in FROM_SPREADSHEETS)
-    manifest = parse_manifest(text, path.name, kind, files=LocalFiles(path.parent) if local_files else None)
-    return replace(manifest, remarks=(f"{path.name}: {remark}", *manifest.remarks)) if remark else manifest
+    _kind(path.name)  # before anything is read
+    return _manifest(_content(path), path.name, LocalFiles(path.parent) if local_files else None)
+
+
+def read_manifest(data: bytes, name: str) -> Manifest:
+    """The manifest that is a file's content, sent from elsewhere: it may name no files of this machine.
+
+    The suffix of `name` tells the form. Raises InvalidJob.
+    """
+    return _manifest(data, name, None)
+
+
+def _manifest(data: bytes, name: str, files: LocalFiles | None) -> Manifest:
+    kind = _kind(name)
+    if len(data) > MAX_FILE_BYTES:
+        raise refusal(f"is larger than {MAX_FILE_BYTES // 10**6} MB: split it", name)
+    text, remark = _text(data, name, any_encoding=kind in FROM_SPREADSHEETS)
+    manifest = parse_manifest(text, name, kind, files=files)
+    return replace(manifest, remarks=(f"{name}: {remark}", *manifest.remarks)) if remark else manifest
+
+
+def _kind(name: str) -> Kind:
+    suffix = Path(name).suffix
+    if (kind := KINDS.get(suffix.lower())) is None:
+        raise refusal(f"ends in {suffix!r}; must be {', '.join(KINDS)}", name)
+    return kind
 
 
 def _content(path: Path) -> bytes:

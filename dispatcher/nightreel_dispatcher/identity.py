@@ -1,0 +1,108 @@
+"""Who may ask: holders of a token, or Google accounts by their signed identity; without either, this machine alone.
+
+On Cloud Run, IAM has looked before. The dispatcher looks again, so that one wrong grant does not open it to everybody.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .settings import DispatcherSettings
+
+OPEN = ("/health", "/healthz")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+READING = ("GET", "HEAD", "OPTIONS")
+
+Verify = Callable[[str], str]
+"""The e-mail address that an identity token proves. Raises NotProven, and Unreachable without Google's keys."""
+
+
+class NotProven(Exception):
+    """Raised when a token proves nothing."""
+
+
+class Unreachable(Exception):
+    """Raised when Google's keys cannot be had."""
+
+
+class Refused(Exception):
+    """Raised when a request is not answered; carries the status and the words."""
+
+    def __init__(self, status: int, words: str) -> None:
+        self.status = status
+        super().__init__(words)
+
+
+class Guard:
+    """Looks at each request before anything of its body is read."""
+
+    def __init__(self, app: ASGIApp, own: DispatcherSettings, verify: Verify | None = None) -> None:
+        self._app, self._own = app, own
+        self._verify = verify or _google_verifier(own)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN:
+            try:
+                await self._check(scope["method"], Headers(scope=scope))
+            except Refused as exc:
+                await _refusal(exc)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _check(self, method: str, headers: Mapping[str, str]) -> None:
+        """Raises Refused."""
+        if not self._own.guarded:
+            _check_near(method, headers)
+            return
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not given:
+            raise Refused(401, "send a token: Authorization: Bearer TOKEN")
+        if self._is_token(given):
+            return
+        if self._verify is None:
+            raise Refused(401, "the token is not the dispatcher's")
+        await run_in_threadpool(self._check_account, self._verify, given)
+
+    def _is_token(self, given: str) -> bool:
+        token = self._own.token
+        return token is not None and hmac.compare_digest(token.get_secret_value().encode(), given.encode())
+
+    def _check_account(self, verify: Verify, given: str) -> None:
+        try:
+            account = verify(given)
+        except NotProven as exc:
+            raise Refused(401, f"the token is not accepted: {exc}") from exc
+        except Unreachable as exc:
+            raise Refused(503, f"the token cannot be checked now: {exc}") from exc
+        if account.lower() not in self._own.allowed:
+            raise Refused(403, f"{account} may not ask: NIGHTREEL_DISPATCHER_ACCOUNTS does not name it")
+
+
+def _check_near(method: str, headers: Mapping[str, str]) -> None:
+    """Only this machine asks, and no web page that is open in its browser."""
+    host = urlsplit(f"//{headers.get('host', '')}")
+    if host.hostname not in LOOPBACK:
+        raise Refused(403, "without a token only this machine may ask: set NIGHTREEL_DISPATCHER_TOKEN")
+    origin = headers.get("origin")
+    if origin and method not in READING and urlsplit(origin).netloc != host.netloc:
+        raise Refused(403, "a web page of another origin may not ask")
+
+
+def _refusal(refused: Refused) -> JSONResponse:
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": "5"}}.get(refused.status)
+    return JSONResponse({"problems": [{"place": "", "field": "", "message": str(refused)}]}, refused.status, headers)
+
+
+def _google_verifier(own: DispatcherSettings) -> Verify | None:
+    if not own.audience:
+        return None
+    from .google_tokens import verifier  # only where Google's identities are asked for
+
+    return verifier(own.audience)
