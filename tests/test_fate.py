@@ -93,6 +93,10 @@ END_THE_RUN = {QueueUnavailable, StoreUnavailable, StoreFull, RendererUnavailabl
 NEVER_AT_THE_LOOP = {
     "Unreadable": "parsers turn it into InvalidJob",
     "ObjectTooLarge": "`Inputs` turns it into TooLarge",
+    "BadEvent": "the dispatcher answers with it",
+    "Busy": "the dispatcher takes the event when it comes again",
+    "CannotServe": "`nightreel serve` tells it",
+    "NotProven": "the dispatcher answers with it",
     "NotHad": "`nightreel download` tells it",
     "BadPrice": "a worker with a price that is none does not start",
     "BadSound": "the renderer turns it into Unrenderable",

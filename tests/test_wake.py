@@ -196,10 +196,11 @@ backlogs = st.builds(Waiting, st.integers(1, 99), seconds, seconds, st.sampled_f
 
 
 @settings(deadline=None)
-@given(backlogs, policies, seconds)
+@given(policies, st.floats(0, 2), st.floats(0, 0.45), seconds)
 def test_looking_again_when_told_starts_and_a_moment_before_does_not(
-    waiting: Waiting, policy: Policy, later_s: float
+    policy: Policy, work: float, age: float, later_s: float
 ) -> None:
+    waiting = Waiting(3, work * policy.worth_s, age * min(policy.max_wait_s, 1e4))
     now_s = NOON_S + later_s
     first = asked(waiting, policy=policy, now_s=now_s)
     assume(first.start == 0 and first.look_again_s < math.inf)
