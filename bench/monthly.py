@@ -11,6 +11,7 @@ from arithmetic import MOVES, USUAL, cold_s, gpu_s
 from common import DOCS, Table, write_section
 from rich.console import Console
 
+from nightreel_queue.pubsub_queue import EMPTY_AFTER_S
 from nightreel_worker.prices import find_price
 
 PAGE = DOCS.parent / "how-to" / "deploy.md"
@@ -23,8 +24,9 @@ STARTS_A_DAY = {"one run a night": 1, "six runs a day": 6}
 
 
 def month_usd(videos: int, starts: int) -> float:
-    """Of the machine: its videos, and for each start the start itself and as long an idling at its end."""
-    seconds = videos * gpu_s(MOVES.layout, USUAL, fp8=True) + starts * 2 * cold_s(LOAD_GB_S)
+    """Of the machine: its videos, and for each start the start itself and the wait at its end until the queue is sure to be empty."""
+    around_s = cold_s(LOAD_GB_S) + EMPTY_AFTER_S
+    seconds = videos * gpu_s(MOVES.layout, USUAL, fp8=True) + starts * around_s
     return seconds * find_price(MACHINE).machine_usd_per_s
 
 

@@ -107,4 +107,4 @@ def test_a_months_runs_and_videos_add_up() -> None:
     both, runs, videos = monthly.month_usd(1000, 30), monthly.month_usd(0, 30), monthly.month_usd(1000, 0)
 
     assert both == pytest.approx(runs + videos)
-    assert runs == pytest.approx(30 * 2 * arithmetic.cold_s(1.0) * find_price("cloudrun-l4").machine_usd_per_s)
+    assert runs == pytest.approx(30 * (arithmetic.cold_s(1.0) + 10) * find_price("cloudrun-l4").machine_usd_per_s)

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from nightreel_storage.attempts import Attempts
-from nightreel_storage.base import Entry, Store
+from nightreel_storage.base import Store
 from nightreel_storage.batches import Asked, Batch, Batches
 from nightreel_storage.errors import NotFound
-from nightreel_storage.receipts import Receipt, Receipts, utc_now
+from nightreel_storage.receipts import Receipt, Receipts, State, utc_now
 
 from .answers import BatchAnswer, JobAnswer, JobLine, Recent
 
@@ -108,19 +108,10 @@ def _ended(store: Store, receipt: Receipt) -> JobAnswer:
     )
 
 
-def _states(store: Store, batch: str) -> dict[str, str]:
+def _states(store: Store, batch: str) -> dict[str, State]:
     """How the jobs of a batch ended, by id; those that are open are not in it."""
-    prefix = f"{batch}/"
-    receipts = (entry for entry in store.list(prefix) if entry.name.endswith(".json"))
-    found = {entry.name.removeprefix(prefix).removesuffix(".json"): _state(store, entry) for entry in receipts}
-    return {job: state for job, state in found.items() if state in ("done", "failed", "cancelled")}
-
-
-def _state(store: Store, entry: Entry) -> str:
-    """A receipt's state, which its entry tells unless a person wrote it."""
-    if state := entry.metadata.get("state"):
-        return state
-    return Receipt.from_bytes(store.get(entry.name)[0], entry.name).state
+    standings = Receipts(store).standings(batch)
+    return {job: standing.state for job, standing in standings.items() if standing.ended}
 
 
 def _page(jobs: Iterator[Asked], offset: int, limit: int) -> tuple[list[Asked], bool]:
