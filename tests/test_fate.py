@@ -13,10 +13,12 @@ import pytest
 from nightreel_pipelines.errors import (
     BadVideo,
     Cancelled,
+    DrawingFailed,
     EncoderFailed,
     FilmFailed,
     OutOfMemory,
     PipelineError,
+    SourceAway,
     SourceUnavailable,
     Unrenderable,
 )
@@ -68,6 +70,8 @@ FATES = [
     (EncoderFailed("ffmpeg ended early"), Fate.RETRY),
     (BadVideo("too short"), Fate.RETRY),
     (SourceUnavailable("turned into RendererUnavailable or Unrenderable before it gets here"), Fate.RETRY),
+    (SourceAway("no server answers"), Fate.POSTPONE),
+    (DrawingFailed("node 13 (KSampler): out of luck"), Fate.RETRY),
     (PipelineError("anything else"), Fate.RETRY),
     # worker
     (NameTaken("b/film.mp4 is there already"), Fate.FAIL),
