@@ -105,6 +105,10 @@ class Settings(BaseSettings):
         description="hosts that may be asked although they are private or speak plain http, HOST or HOST:PORT,"
         " separated by commas",
     )
+    backend: str = Field(
+        "", description="the backend that a worker belongs to, which its receipts name; set by whoever starts it"
+    )
+    route: str = Field("", description="why that backend was chosen, in words, for its receipts; set likewise")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="json has Cloud Logging's fields; auto: console on a terminal, else json"

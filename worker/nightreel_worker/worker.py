@@ -101,10 +101,11 @@ class Worker:
         self._attempts, self._keyframes, self._committer = Attempts(store), Keyframes(store), Committer(store)
         self._drawing = Drawing(self._remotes, self._keyframes, settings.model)
         self._max_claimed = MAX_CLAIMED - 1 + self._remotes.lanes(models[settings.model])
-        self._settler = Settler(store, self.id, settings.max_attempts, settings.retry_delay_s, self._watch)
+        self._settler = Settler(store, self.id, settings, self._watch)
         self._leases = LeaseKeeper(settings.stall_s, self._renderer.quiet_s)
         self._lookout = Lookout(store, settings.cancel_check_s, self._rendering, self._cancel)
-        situation = Situation(self._wait_for_room, self._busy, lambda: self._leaving.is_set(), self._lookout.hold)
+        told = (lambda: self._leaving.is_set(), self._lookout.hold, self._tally.passed_on)
+        situation = Situation(self._wait_for_room, self._busy, *told)
         idling = Idling(
             settings.idle_timeout_s,
             settings.max_wait_s,
@@ -167,7 +168,7 @@ class Worker:
                 return self._committer.adopt(request, spec, mine.scratch, author, tick=mine.lease.progress)
         self._limits.in_time(request.job)
         mine.work = self._admission.work(request, self._renderer, mine.scratch)
-        mine.claim.failures = mine.work.failures
+        mine.claim.failures, mine.claim.passed = mine.work.failures, mine.work.passed
         self._afford(mine, mine.work)
         film = self._render(mine, mine.work)
         with self._committing(mine):
@@ -185,7 +186,7 @@ class Worker:
 
     def _render(self, mine: UnderWay, work: Work) -> Film:
         batch, job = work.request.name
-        opened = mine.claim.attempt = self._attempts.open(batch, job, work.request.round, self.id, utc_now())
+        opened = mine.claim.attempt = self._attempts.open(*work.request.of_round, self.id, utc_now(), work.spec.name)
         reused, alone = len(work.have), work.failures > 0
         self._watch(Claimed(batch, job, len(work.plan.recipes), reused, work.plan.frames, alone))
         made = 0
@@ -392,6 +393,7 @@ class Worker:
             renderer_restarts=self._renderer.restarts,
             notified=self._notifier.notified,
             not_notified=self._notifier.not_notified,
+            **self._settings.model_dump(include={"backend", "model"}),
             **self._tally.figures(),
             **self._meter.statement().figures(),
         )
