@@ -23,6 +23,7 @@ from .serve import serve
 from .sheet import sheet
 from .simulate import simulate
 from .submit import enqueue
+from .wake import wake, workers
 from .weights import weights
 from .work import work
 
@@ -43,7 +44,7 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-MAKING = (preview, plan, render, enqueue, work, serve)
+MAKING = (preview, plan, render, enqueue, work, serve, wake, workers)
 AFTERWARDS = (status, runs, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
 for verb in (*MAKING, *AFTERWARDS):
     app.command()(verb)

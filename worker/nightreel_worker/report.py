@@ -26,6 +26,8 @@ class RunReport(Record):
     run: str
     state: Literal["running", "ended"] = "ended"
     """A run that was killed stays at running, with the figures of its last half minute."""
+    wake: str = ""
+    """Id of the start that it belongs to; empty when a person started it."""
     backend: str = ""
     """The backend that it belongs to; empty where there is no choice."""
     model: str = ""
@@ -76,6 +78,11 @@ class RunReport(Record):
     """Time that it had none, between its first job and its last."""
     held_up_s: float = 0.0
     """Time that it had one, but had to wait for the film stage to take the job before."""
+
+    @property
+    def ended_jobs(self) -> int:
+        """Deliveries that are dealt with for good. What went back to the queue is not."""
+        return self.done + self.failed + self.cancelled + self.earlier + self.rejected
 
 
 def run_name(run: str) -> str:

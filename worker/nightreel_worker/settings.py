@@ -105,6 +105,9 @@ class Settings(BaseSettings):
         description="hosts that may be asked although they are private or speak plain http, HOST or HOST:PORT,"
         " separated by commas",
     )
+    wake_id: str = Field(
+        "", description="the start that a worker belongs to, which its report names; set by whoever starts it"
+    )
     backend: str = Field(
         "", description="the backend that a worker belongs to, which its receipts name; set by whoever starts it"
     )

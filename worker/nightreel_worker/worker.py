@@ -104,7 +104,8 @@ class Worker:
         self._settler = Settler(store, self.id, settings, self._watch)
         self._leases = LeaseKeeper(settings.stall_s, self._renderer.quiet_s)
         self._lookout = Lookout(store, settings.cancel_check_s, self._rendering, self._cancel)
-        told = (lambda: self._leaving.is_set(), self._lookout.hold, self._tally.passed_on)
+        self._leaving = threading.Event()
+        told = (self._leaving.is_set, self._lookout.hold, self._tally.passed_on)
         situation = Situation(self._wait_for_room, self._busy, *told)
         idling = Idling(
             settings.idle_timeout_s,
@@ -118,7 +119,6 @@ class Worker:
         self._changed = threading.Condition()
         self._under_way: set[UnderWay] = set()
         self._commit_stage = threading.Lock()
-        self._leaving = threading.Event()
         self._why = ""
         self._unavailable = False
 
@@ -386,6 +386,7 @@ class Worker:
         return RunReport(
             run=self.id,
             state=state,
+            wake=self._settings.wake_id,
             started_at=self._started_at,
             ended_at=utc_now(),
             why=self._why,
