@@ -43,6 +43,8 @@ class FakeRun:
     dies: str = ""
     """With these words every execution fails at once."""
     slow_s: float = 0.0
+    meanwhile: Callable[[], object] | None = None
+    """Done once, between a list and its answer."""
     calls: Counter[str] = field(default_factory=Counter)
     faults: dict[str, Fault] = field(default_factory=dict)
     executions: dict[str, run_v2.Execution] = field(default_factory=dict)
@@ -91,6 +93,9 @@ class FakeRun:
         begin = int(request.page_token or 0)
         page = list(self.executions.values())[begin : begin + 2]
         more = str(begin + 2) if begin + 2 < len(self.executions) else ""
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile:
+            meanwhile()
         return run_v2.ListExecutionsResponse(executions=page, next_page_token=more)
 
     def cancel(self, request: run_v2.CancelExecutionRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
