@@ -112,6 +112,7 @@ def admits(requirement: Requirement, pinned: dict[str, str]) -> bool:
         ("gpu", "requirements.txt"),
         ("gcp", "requirements.txt"),
         ("gcp", "requirements-dispatcher.txt"),
+        ("cloudrun", "requirements-dispatcher.txt"),
         ("serve", "requirements-dispatcher.txt"),
         ("serve", "requirements-dev.txt"),
         ("dev", "requirements-dev.txt"),

@@ -42,6 +42,6 @@ def open_figures(settings: Settings) -> Figures | None:
 
         from .monitoring import Monitoring
     except ImportError as exc:
-        raise QueueUnavailable(f"counting messages needs {exc.name}: pip install 'nightreel[gcp]'") from exc
+        raise QueueUnavailable(f"counting messages needs {exc.name}: pip install 'nightreel[cloudrun]'") from exc
     address = Address.of(settings.queue_url)
     return Monitoring(address.project, address.named(urgent=False), address.named(urgent=True))

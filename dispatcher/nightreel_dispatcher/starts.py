@@ -8,7 +8,6 @@ has listed and ended them, or has not listed them for APPEAR_S. A start that cam
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -151,7 +150,7 @@ class Ledger(Record):
 
     def _failed(self, problem: str, now_s: float, retry_s: float = 0.0) -> Ledger:
         pause_s = max(retry_s, min(BACK_OFF_S * 2 ** min(self.vain, 20), MOST_BACK_OFF_S))
-        until = dt.datetime.fromtimestamp(math.ceil(now_s + pause_s), dt.UTC)
+        until = dt.datetime.fromtimestamp(now_s + pause_s, dt.UTC)
         return self.model_copy(update={"vain": self.vain + 1, "not_before": until, "problem": problem})
 
 

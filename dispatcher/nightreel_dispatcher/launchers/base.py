@@ -92,5 +92,8 @@ class Launcher(Protocol):
         ...
 
     def cancel(self, id: str) -> None:
-        """End a worker: it is told to leave, and drains. One that has ended is left alone."""
+        """End a worker: it is told to leave, and drains. One that has ended is left alone.
+
+        Raises NotAllowed for an id that the launcher does not know.
+        """
         ...

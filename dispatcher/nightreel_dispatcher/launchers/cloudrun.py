@@ -80,6 +80,8 @@ class CloudRun:
                 self._open()[1].cancel_execution(request, timeout=CALL_S, retry=None)
             except exceptions.FailedPrecondition:
                 return  # it has ended
+            except exceptions.NotFound as exc:
+                raise NotAllowed(f"there is no worker {id} of {self.job}; see: nightreel workers") from exc
 
     def _run(self, wake: str) -> str:
         environment = [

@@ -49,7 +49,7 @@ def _cloudrun(settings: Settings, policy: PolicySettings) -> Launcher:
     try:
         from .cloudrun import CloudRun
     except ImportError as exc:
-        raise NotAllowed(f"the launcher cloudrun needs {exc.name}: pip install 'nightreel[gcp]'") from exc
+        raise NotAllowed(f"the launcher cloudrun needs {exc.name}: pip install 'nightreel[cloudrun]'") from exc
     return CloudRun(project, policy.region, policy.job, _told(policy))
 
 

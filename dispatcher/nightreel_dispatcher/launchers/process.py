@@ -78,7 +78,9 @@ class Processes:
         """As in the protocol: SIGTERM, after which a worker gives back what it has."""
         log = self._folder / f"{id}.log"
         note = _read(log)
-        if note is None or not _is_locked(log):
+        if note is None:
+            raise NotAllowed(f"there is no worker {id}; see: nightreel workers")
+        if not _is_locked(log):
             return
         if not note.pid:
             raise NotAllowed(f"the process of {id} is not known: look for it with: fuser {log}")
