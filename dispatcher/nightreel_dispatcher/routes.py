@@ -45,7 +45,8 @@ class Seen:
     @property
     def room(self) -> int:
         """Workers that may be started now, if any may."""
-        return min(max(0, self.max_workers - self.running), math.inf if self.breaker == "closed" else 1)  # type: ignore[return-value]  # an int whenever it is smaller
+        room = max(0, self.max_workers - self.running)
+        return room if self.breaker == "closed" else min(room, 1)
 
     def takes_s(self, jobs: int, workers: int) -> float:
         """Until so many more workers have made so many videos, with those that run."""
