@@ -41,7 +41,7 @@ BACKENDS = """
 launcher = "process"
 model = "sketcher"
 retries = 0
-pause_s = 1
+pause_s = 12
 health = "http://127.0.0.1:{port}/"
 
 [cloud]
@@ -76,7 +76,7 @@ class Office:
     def up(self) -> None:
         program = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(self.port)]
         self.server = subprocess.Popen(
-            program, cwd=self.house.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            program, cwd=Path(__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         until(lambda: answers(self.port), "the server")
 
@@ -172,6 +172,7 @@ def test_a_backend_whose_source_or_worker_is_killed_is_followed_by_the_next_and_
     # When it answers again, one worker tries it, and closes its breaker
     office.up()
     office.until(lambda: office.state("local").health.ok, "a good answer")
+    until(lambda: office.state("local").breaker.state(time.time()) == "half-open", "the end of its pause")
     office.enqueue("g")
     office.until(office.all_ended, "a film of the first again")
     assert office.routes()["g"] == "local (sketcher) for painter"
@@ -183,7 +184,7 @@ def test_a_backend_whose_source_or_worker_is_killed_is_followed_by_the_next_and_
     os.kill(office.workers("local")[-1], signal.SIGKILL)
     office.until(office.all_ended, "the last films")
     failed = "cloud (painter) instead of local (sketcher): it failed once: its worker failed: "
-    assert office.routes()["k"].startswith(failed), office.routes()
+    assert office.routes()["k"].startswith(failed)
     assert (len(office.workers("local")), len(office.workers("cloud"))) == (3, 2)
 
     verdict(office.house, *office.asked)

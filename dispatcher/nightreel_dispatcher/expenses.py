@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from nightreel_worker.prices import find_price
 from nightreel_worker.report import RunReport, run_name
 
 from .backends import Backend
+from .board import Begun
+from .waker import EARLY
 from .workload import GUESSED_SHOTS, guessed_job_s, pace_of
 
 LAST = 50  # runs of all backends that are looked at
@@ -67,12 +70,13 @@ class Expenses:
         receipts = Receipts(self._store())
         return frozenset(name for name in named if not _ended(receipts, name))
 
-    def reports(self, wake: str) -> list[RunReport]:
-        """Of the runs of a start. Raises StoreUnavailable."""
-        earliest = run_name("") + wake[:8]  # a start's id begins with its day, as a run's does
+    def reports(self, start: Begun) -> list[RunReport]:
+        """Of the runs of a start, at any backend. Raises StoreUnavailable."""
+        begun = dt.datetime.fromtimestamp(start.at, dt.UTC)
+        earliest = f"{run_name('')}{begun - EARLY:%Y%m%dT%H%M%S}"
         entries = (entry.name for entry in self._store().list(run_name("")) if entry.name.endswith(".json"))
         found = (read_report(self._store(), name) for name in entries if name >= earliest)
-        return [report for report in found if report and report.wake == wake]
+        return [report for report in found if report and report.wake == start.wake]
 
     def _own(self, backend: Backend) -> History:
         runs = self._read().runs

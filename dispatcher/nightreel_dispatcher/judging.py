@@ -14,8 +14,8 @@ from .starts import APPEAR_S
 
 MAX_WORDS = 200  # letters of what a launcher or a worker said
 
-ReportsOf = Callable[[str], Sequence[RunReport]]
-"""The reports of a start's runs, at any backend, by its id."""
+ReportsOf = Callable[[Begun], Sequence[RunReport]]
+"""The reports of a start's runs, at any backend."""
 
 
 def judged(
@@ -77,7 +77,7 @@ def _judge(
         return _judge_running(breaker, start, backend, reports_of, now_s)
     if len(mine) < start.count and now_s - start.at < APPEAR_S:
         return breaker, start
-    reports = reports_of(start.wake)
+    reports = reports_of(start)
     if trouble := _trouble(mine, [report for report in reports if report.backend == backend.name]):
         return breaker.failed(trouble, now_s, backend.borne, backend.pause_s), None
     if any(report.ended_jobs for report in reports):
@@ -91,7 +91,7 @@ def _judge_running(
 ) -> tuple[Breaker, Begun | None]:
     if start.worked:
         return breaker, start
-    reports = [report for report in reports_of(start.wake) if report.backend == backend.name]
+    reports = [report for report in reports_of(start) if report.backend == backend.name]
     if any(report.ended_jobs for report in reports):
         return breaker.worked(), start.model_copy(update={"worked": True})
     if not reports and overdue(start, backend, now_s):
