@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -461,7 +462,7 @@ def test_on_pubsub_nothing_is_started_twice_for_figures_that_lag_and_nothing_is_
 
     # When the worker has done them and left, the figures say for three more minutes that two wait: nobody is started
     office.works()
-    for seen_s in (1, 60, 120, 179):
+    for seen_s in (1, 60, 120, 160):
         office.ahead_s = -1000 + seen_s
         run.samples = {address.name: (office.now() - 180, 2, 400)}
         assert office.look(figures).words == "nothing waits"
@@ -516,7 +517,7 @@ def test_serving_starts_workers_that_leave_by_themselves_and_no_second_one_for_t
         for name in ("early", "late"):
             # When an urgent job comes in, a worker is started for it, renders it, and leaves
             served.post(manifest(name, batch=House.batch, **urgent)).raise_for_status()
-            until(lambda name=name: house.has_ended(name), f"the video of {name}")
+            until(partial(house.has_ended, name), f"the video of {name}")
             until(lambda: not house.processes("nightreel work"), "the worker's exit")
             until(lambda: is_over(served, house), "a look at what came of it")
 

@@ -36,7 +36,9 @@ class Looked(Record):
     @property
     def sentence(self) -> str:
         """For people: what was decided, and when."""
-        what = f"{self.started} {'worker' if self.started == 1 else 'workers'} started" if self.started else "none started"
+        what = (
+            f"{self.started} {'worker' if self.started == 1 else 'workers'} started" if self.started else "none started"
+        )
         return f"workers: {what} at {self.at:%Y-%m-%d %H:%M:%S} UTC: {self.words}"
 
     def like(self, other: Looked) -> bool:
