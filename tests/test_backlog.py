@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from fake_run import FakeRun, Fault, running
 from house import job
 
 from nightreel_dispatcher.backlog import Backlog, NoFigures, Unacked, look
+from nightreel_dispatcher.emptied import CLOCKS_S, Emptied
 from nightreel_dispatcher.monitoring import Monitoring
 from nightreel_dispatcher.wake import Waiting
 from nightreel_dispatcher.workload import GUESSED_SHOTS, Pace, Workload, guessed_job_s, pace_of
@@ -26,7 +28,7 @@ from nightreel_storage.batches import Asked, Batches
 from nightreel_storage.folder import FolderStore
 from nightreel_storage.receipts import Receipt, Receipts, utc_now
 from nightreel_worker.history import History
-from nightreel_worker.report import RunReport
+from nightreel_worker.report import RunReport, run_name
 from nightreel_worker.settings import Settings
 
 JOB_S = 10.0
@@ -67,12 +69,12 @@ class Scene:
         receipt = Receipt(state="done", batch=batch, job=name, fingerprint="f", ended_at=utc_now())
         Receipts(self.store).commit(receipt, None)
 
-    def look(self, ended_at: float = 0.0) -> Backlog:
-        return look(self.queue, self.store, self.figures, JOB_S, ended_at, time.time)
+    def look(self, emptied_at: float = 0.0) -> Backlog:
+        return look(self.queue, self.store, self.figures, JOB_S, lambda: emptied_at, time.time)
 
-    def waiting(self, ended_at: float = 0.0) -> tuple[int, int]:
+    def waiting(self, emptied_at: float = 0.0) -> tuple[int, int]:
         """Jobs, and how many of them are urgent."""
-        found = self.look(ended_at).waiting
+        found = self.look(emptied_at).waiting
         assert found.work_s == found.jobs * JOB_S
         return found.jobs, found.urgent
 
@@ -99,7 +101,7 @@ def test_a_queue_that_counts_is_believed(tmp_path: Path) -> None:
     held = queue.pull()
     assert held is not None
 
-    found = look(queue, FolderStore(tmp_path / "out"), None, JOB_S, 0.0, time.time)
+    found = look(queue, FolderStore(tmp_path / "out"), None, JOB_S, lambda: 0.0, time.time)
 
     assert found == Backlog(Waiting(2, 20.0, 30.0, 0), held=True, next_ready_s=15.0)
     queue.close()
@@ -144,35 +146,35 @@ def test_a_job_that_no_message_asks_for_any_more_wakes_nobody(scene: Scene) -> N
     assert scene.waiting() == (0, 0)
 
 
-def test_a_sample_from_before_a_workers_end_says_nothing_of_now(scene: Scene) -> None:
+def test_a_sample_from_before_the_queue_was_found_empty_says_nothing_of_now(scene: Scene) -> None:
     """It still counts what that worker has done: three minutes ago ten jobs waited, now none does."""
     scene.figures.sample = Unacked(ago(170), 10, 0, 900.0)
 
-    assert scene.waiting(ended_at=ago(60)) == (0, 0)
-    assert scene.waiting(ended_at=ago(171)) == (10, 0)
+    assert scene.waiting(emptied_at=ago(60)) == (0, 0)
+    assert scene.waiting(emptied_at=ago(171)) == (10, 0)
 
 
-def test_what_was_asked_for_before_a_workers_end_is_the_samples_to_tell(scene: Scene) -> None:
+def test_what_was_asked_for_before_the_queue_was_found_empty_is_the_samples_to_tell(scene: Scene) -> None:
     scene.asks("b", job("one", "x"))
-    ended_at = time.time() + 0.005
+    emptied_at = time.time() + 0.005
     time.sleep(0.02)
-    assert scene.waiting(ended_at) == (0, 0)
+    assert scene.waiting(emptied_at) == (0, 0)
 
     # The worker had left before the message came: the first sample after its end has it
     scene.figures.sample = Unacked(time.time(), 1, 0, 5.0)
-    assert scene.waiting(ended_at) == (1, 0)
+    assert scene.waiting(emptied_at) == (1, 0)
 
 
 def test_a_batch_that_grows_is_as_old_as_what_is_news(scene: Scene) -> None:
     """It came a week ago and is done; its new job has waited for seconds."""
     scene.asks("b", job("one", "x"))
     scene.ends("b", "one")
-    ended_at = time.time()
+    emptied_at = time.time()
     time.sleep(0.01)
     scene.asks("b", job("one", "x"), job("two", "x"))
 
-    assert scene.waiting(ended_at) == (1, 0)
-    assert scene.look(ended_at).waiting.oldest_s <= time.time() - ended_at
+    assert scene.waiting(emptied_at) == (1, 0)
+    assert scene.look(emptied_at).waiting.oldest_s <= time.time() - emptied_at
 
 
 def test_figures_that_cannot_be_had_are_told_and_the_store_goes_on_telling(scene: Scene) -> None:
@@ -284,3 +286,31 @@ def test_the_pace_is_read_again_every_few_minutes(tmp_path: Path) -> None:
     assert not workload.pace().measured
     now = 300.0
     assert workload.pace().job_s == 4.0
+
+
+# When the queue was found empty
+
+
+def test_the_last_run_that_found_the_queue_empty_tells_when(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    emptied = Emptied(store)
+    assert emptied.at() == 0.0
+
+    def leaves(name: str, minute: int, **fields: object) -> None:
+        ended_at = dt.datetime(2026, 3, 2, 12, minute, tzinfo=dt.UTC)
+        left = report(1, 1, drain=4.0).model_copy(update={"ended_at": ended_at, **fields})
+        entry = store.head(run_name(name))
+        store.put(run_name(name), left.to_bytes(), generation=entry.generation if entry else 0)
+
+    leaves("1", 10)
+    leaves("2", 5, why="the queue is empty; 1 to be tried again, the next in 300 s: too long to idle for")
+    leaves("3", 20, why="on hold: the bill")
+    leaves("4", 21, why="SIGTERM asked it to leave")
+    leaves("5", 22, unavailable=True)
+    leaves("6", 23, state="running")
+    at = dt.datetime(2026, 3, 2, 12, 10, tzinfo=dt.UTC).timestamp()
+    assert emptied.at() == at - 4 - CLOCKS_S
+
+    # And a run that goes on is looked at again
+    leaves("6", 24)
+    assert emptied.at() == at + 14 * 60 - 4 - CLOCKS_S

@@ -159,19 +159,6 @@ def test_an_answer_changes_what_the_launcher_said_and_nothing_else() -> None:
     assert ledger.starts[0] == seen.model_copy(update={"state": "started", "ids": ("e1",)})
 
 
-# When the last worker ended
-
-
-def test_the_last_end_is_known_also_of_workers_that_are_not_listed_any_more() -> None:
-    ledger = after(Ledger(), execution("a", "ended", "", ended_at=T - 50), execution("b"), execution("c"))
-    assert (ledger.ended_at, ledger.up) == (T - 50, ("b", "c"))
-
-    # One has left without a trace, of one it is not told when
-    ledger = after(ledger, execution("b", "failed"), s=30)
-    assert ledger.ended_at == T + 30
-    assert after(ledger, execution("b", "failed"), s=90).ended_at == T + 30
-
-
 # The object in the store
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -12,14 +14,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import grpc  # type: ignore[import-untyped]  # has no types
 import pytest
 from fake_run import FakeRun, Fault, running
-from house import job
+from house import House, job, until
 from places import Places
+from serving import HEAD, Served, manifest, serving
 
 from nightreel_dispatcher.clock import look_by_the_clock
 from nightreel_dispatcher.desk import Desk
@@ -41,6 +45,7 @@ from nightreel_storage.receipts import utc_now
 from nightreel_worker.report import RunReport, run_name
 from nightreel_worker.settings import Settings
 
+NIGHTREEL = (sys.executable, "-m", "nightreel")
 AT_ONCE = PolicySettings(max_wait_s=0)
 
 
@@ -457,7 +462,7 @@ def test_on_pubsub_nothing_is_started_twice_for_figures_that_lag_and_nothing_is_
 
     # When the worker has done them and left, the figures say for three more minutes that two wait: nobody is started
     office.works()
-    for seen_s in (1, 60, 120, 179):
+    for seen_s in (1, 60, 120, 160):
         office.ahead_s = -1000 + seen_s
         run.samples = {address.name: (office.now() - 180, 2, 400)}
         assert office.look(figures).words == "nothing waits"
@@ -501,3 +506,46 @@ def test_the_clock_looks_when_a_look_is_due_and_goes_on_after_trouble(office: Of
     look_by_the_clock(Looker(), stop, poll_s=0.01)
 
     assert looks == ["the clock"] * 3
+
+
+# From outside
+
+
+def test_serving_starts_workers_that_leave_by_themselves_and_no_second_one_for_the_same_work(house: House) -> None:
+    urgent = {"defaults": HEAD | {"priority": "urgent"}}
+    with serving(house) as served:
+        for name in ("early", "late"):
+            # When an urgent job comes in, a worker is started for it, renders it, and leaves
+            served.post(manifest(name, batch=House.batch, **urgent)).raise_for_status()
+            until(partial(house.has_ended, name), f"the video of {name}")
+            until(lambda: not house.processes("nightreel work"), "the worker's exit")
+            until(lambda: is_over(served, house), "a look at what came of it")
+
+        # Then it is told, and the dispatcher has started two workers in all
+        assert [start.outcome for start in Starts(house.store).read()[0].starts] == ["worked", "worked"]
+        assert served.client.get("/").json()["looked"]["words"] == "nothing waits"
+        assert "nothing waits" in served.client.get("/", headers={"Accept": "text/html"}).text
+        logs = list((house.folder / "out/.nightreel/workers").glob("*.log"))
+        assert len(logs) == 2
+
+    # And whoever asks without a dispatcher is told the same
+    status = house.work(*NIGHTREEL, "status")
+    assert re.search(r"^workers: none started at \S+ \S+ UTC: nothing waits$", status.out, re.MULTILINE)
+    found = json.loads(house.work(*NIGHTREEL, "workers", "--json").out)
+    assert [(each["state"], "the queue is empty" in each["words"]) for each in found] == [("ended", True)] * 2
+
+
+def is_over(served: Served, house: House) -> bool:
+    """Ticks until the dispatcher has seen its last start end."""
+    served.client.post("/tick").raise_for_status()
+    return Starts(house.store).read()[0].starts[-1].outcome != ""
+
+
+def test_wake_looks_once_and_says_why(house: House) -> None:
+    house.enqueue(job("a", "x"))
+
+    run = house.work(*NIGHTREEL, "wake", "--dry-run")
+    assert (run.code, run.out.startswith("nothing to start: for ")) == (0, True)
+    run = house.work(*NIGHTREEL, "wake", "--json", dispatcher_max_wait_s="0", dispatcher_launcher="none")
+    assert (run.code, run.out) == (2, "")
+    assert "set NIGHTREEL_DISPATCHER_LAUNCHER" in run.err

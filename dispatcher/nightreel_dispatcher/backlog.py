@@ -6,10 +6,10 @@ An SQLite queue counts exactly. Pub/Sub tells nobody, so two sources are joined 
 - The store knows what was asked for and has not ended, as of now, but only of what came in through Nightreel; and it may
   speak of jobs that no message asks for any more.
 
-A moment divides them: when the figures were sampled, or when a worker last ended, whichever is later. What came before
-the sample is counted by it, what came after it by the store: nothing twice. A worker leaves when nothing waits for it, so a sample
-from before its end, and jobs that were asked for before its end, say nothing of what is left: nothing is started twice for
-them. Should a message have been missed, then the next sample counts it.
+A moment divides them: when the figures were sampled, or when a worker last found the queue empty, whichever is later. What
+came before the sample is counted by it, what came after it by the store: nothing twice. A sample from before the queue was
+found empty, and jobs that were asked for before that, say nothing of what is left: nothing is started twice for them. Should
+a message have been missed, then the next sample counts it.
 """
 
 from __future__ import annotations
@@ -76,11 +76,16 @@ class Asked:
 
 
 def look(
-    queue: Queue, store: Store, figures: Figures | None, job_s: float, ended_at: float, now: Callable[[], float]
+    queue: Queue,
+    store: Store,
+    figures: Figures | None,
+    job_s: float,
+    emptied_at: Callable[[], float],
+    now: Callable[[], float],
 ) -> Backlog:
     """What waits now.
 
-    job_s: what a worker needs for a job; ended_at: when a worker ended last, in seconds since the epoch.
+    job_s: what a worker needs for a job; emptied_at: when a worker last found the queue empty, in seconds since the epoch, as `now`.
     Raises QueueUnavailable, StoreError.
     """
     counted = queue.backlog()
@@ -92,13 +97,13 @@ def look(
         sample = figures.unacked() if figures else None
     except NoFigures as exc:
         remark = f"{exc}; until then only jobs that came in through Nightreel count"
-    return Backlog(_joined(store, sample, job_s, ended_at, now()), remark=remark)
+    return Backlog(_joined(store, sample, job_s, emptied_at(), now()), remark=remark)
 
 
-def _joined(store: Store, sample: Unacked | None, job_s: float, ended_at: float, now_s: float) -> Waiting:
-    if sample is not None and sample.at <= ended_at:
+def _joined(store: Store, sample: Unacked | None, job_s: float, emptied_at: float, now_s: float) -> Waiting:
+    if sample is not None and sample.at <= emptied_at:
         sample = None
-    since = max(sample.at if sample else 0.0, ended_at, now_s - RETENTION_S)
+    since = max(sample.at if sample else 0.0, emptied_at, now_s - RETENTION_S)
     asked = asked_since(store, since, now_s)
     if sample is None:
         return Waiting(asked.jobs, asked.jobs * job_s, asked.oldest_s, asked.urgent)

@@ -33,6 +33,14 @@ class Looked(Record):
     trouble: bool = False
     """Something could not be had: the words say what, and the mend."""
 
+    @property
+    def sentence(self) -> str:
+        """For people: what was decided, and when."""
+        what = (
+            f"{self.started} {'worker' if self.started == 1 else 'workers'} started" if self.started else "none started"
+        )
+        return f"workers: {what} at {self.at:%Y-%m-%d %H:%M:%S} UTC: {self.words}"
+
     def like(self, other: Looked) -> bool:
         """Does it tell the same, but for the figures?"""
         return self._gist == other._gist

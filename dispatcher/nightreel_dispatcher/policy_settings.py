@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import zoneinfo
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .clock import time_of_day
@@ -41,7 +42,7 @@ class PolicySettings(BaseSettings):
     max_wait_s: float = Field(
         900.0,
         ge=0,
-        description="seconds that a job may wait for a worker to be started; inf: until it is worth it, or night",
+        description="seconds that a job may wait for a worker to be started; inf: until the nightly hour",
     )
     start_share: float = Field(
         0.1, ge=0.001, le=1, description="a start is worth it when it is at most this share of start and work"
@@ -68,6 +69,12 @@ class PolicySettings(BaseSettings):
         except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):  # OSError: a folder of zones, such as Europe
             raise ValueError("must be a time zone, such as Europe/Berlin") from None
         return value
+
+    @model_validator(mode="after")
+    def _check_patience(self) -> Self:
+        if math.isinf(self.max_wait_s) and not self.nightly:
+            raise ValueError("jobs would wait for ever: set a nightly hour, or a shorter max_wait_s")
+        return self
 
     def policy(self, start_s: float) -> Policy:
         """start_s: what a cold start takes."""

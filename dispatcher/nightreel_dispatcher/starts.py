@@ -91,29 +91,16 @@ class Ledger(Record):
     """Nothing is started before that, for those."""
     problem: str = ""
     """What the last of them said."""
-    ended_at: float = 0.0
-    """When a worker ended last, whoever started it; seconds since the epoch."""
-    up: tuple[str, ...] = ()
-    """Ids of the workers that were up at the last look: one that is not listed any more has ended."""
     looked: Looked | None = None
 
     def updated(self, executions: Sequence[Execution], now_s: float, came_of: CameOf) -> Ledger:
         """As of now."""
         starts = tuple(start.updated(executions, now_s, came_of) for start in self.starts)
-        ledger = self.model_copy(update={"starts": starts})
+        ledger = self.model_copy(update={"starts": _kept(starts)})
         for before, after in zip(self.starts, starts, strict=True):
             if after.outcome and not before.outcome:
                 ledger = ledger._closing(after, now_s)
-        listed = {each.id for each in executions}
-        ends = [each.ended_at or now_s for each in executions if not each.is_up and self._is_news(each)]
-        ends += [now_s for id_ in self.up if id_ not in listed]
-        up = tuple(sorted(each.id for each in executions if each.is_up))
-        update = {"starts": _kept(ledger.starts), "up": up, "ended_at": max([ledger.ended_at, *ends])}
-        return ledger.model_copy(update=update)
-
-    def _is_news(self, execution: Execution) -> bool:
-        """One without a time of its end ended when it was first seen to have."""
-        return execution.ended_at is not None or execution.id in self.up
+        return ledger
 
     def running(self, executions: Sequence[Execution], now_s: float) -> int:
         """Workers that are up, or on their way."""

@@ -29,7 +29,7 @@ class Policy:
     start_share: float = 0.1
     """A start is worth it when it is at most this share of the bill: start / (start + work)."""
     max_wait_s: float = 900.0
-    """The longest that a job waits for a worker to be started for it; infinite: until it is worth it, or night."""
+    """The longest that a job waits for a worker to be started for it; infinite: until night."""
     finish_within_s: float = 3600.0
     """How soon everything that waits should be done; decides how many workers are started."""
     max_workers: int = 1

@@ -24,6 +24,7 @@ from nightreel_worker.report import run_name
 from .backlog import Backlog, Figures
 from .backlog import look as look_at_backlog
 from .desk import Desk
+from .emptied import Emptied
 from .launchers.base import Launcher, LauncherError, LauncherUnavailable, NoneMay, Refused
 from .looked import Looked
 from .policy_settings import PolicySettings
@@ -62,7 +63,8 @@ class Waker:
         self._came_of: CameOf = (lambda start: True) if judges else (lambda start: came_of(desk.store, start))
         self._desk, self._settings, self._figures, self._now = desk, settings, figures, now
         self._lock = threading.Lock()
-        self._workload: Workload | None = None
+        self._workload: Workload | None = None  # these two as well are opened when they are needed
+        self._emptied: Emptied | None = None
         self._due_at = self._calm_until = self._counted_at = -math.inf  # by the monotonic clock
         self._counted = 0
 
@@ -95,8 +97,7 @@ class Waker:
         if counted.oldest_s is not None:
             return counted.total
         if time.monotonic() - self._counted_at >= COUNT_EVERY_S:
-            ledger, _ = Starts(self._desk.store).read()
-            self._counted, self._counted_at = self._backlog(ledger).waiting.jobs, time.monotonic()
+            self._counted, self._counted_at = self._backlog().waiting.jobs, time.monotonic()
         return self._counted
 
     def _look_again(self, why: str, *, dry_run: bool = False, again: bool = False) -> Looked:
@@ -124,7 +125,7 @@ class Waker:
             looked = self._told(why, Verdict(0, words, trouble=True))
         else:
             ledger = ledger.updated(executions, self._now(), self._came_of)
-            backlog = self._backlog(ledger)
+            backlog = self._backlog()
             running = max(ledger.running(executions, self._now()), int(backlog.held))
             verdict = self._judge(backlog, ledger, running)
             looked = self._told(why, verdict, backlog, running)
@@ -137,9 +138,15 @@ class Waker:
             log.info("looked", **looked.model_dump(mode="json", exclude={"at"}))
         return looked
 
-    def _backlog(self, ledger: Ledger) -> Backlog:
+    def _backlog(self) -> Backlog:
         desk, job_s = self._desk, self._work.pace().job_s
-        return look_at_backlog(desk.queue, desk.store, self._figures, job_s, ledger.ended_at, self._now)
+        return look_at_backlog(desk.queue, desk.store, self._figures, job_s, self._empty.at, self._now)
+
+    @property
+    def _empty(self) -> Emptied:
+        if self._emptied is None:
+            self._emptied = Emptied(self._desk.store)
+        return self._emptied
 
     @property
     def _work(self) -> Workload:

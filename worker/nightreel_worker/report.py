@@ -17,6 +17,7 @@ from . import wire
 from .estimate import Taken, Takings
 from .events import Ended, Event, Rejected, Returned
 
+EMPTY = "the queue is empty"  # how `why` begins, of a run that left because nothing waited
 MAX_PASSED = 100  # jobs of one run that are kept by name
 
 
@@ -78,6 +79,13 @@ class RunReport(Record):
     """Time that it had none, between its first job and its last."""
     held_up_s: float = 0.0
     """Time that it had one, but had to wait for the film stage to take the job before."""
+
+    @property
+    def emptied_at(self) -> float | None:
+        """When this run found the queue empty, in seconds since the epoch; None when it left, or was ended, for another reason."""
+        if self.state == "running" or self.unavailable or not self.why.startswith(EMPTY):
+            return None
+        return self.ended_at.timestamp() - self.stages_s.get("drain", 0.0)
 
     @property
     def ended_jobs(self) -> int:
