@@ -82,10 +82,12 @@ def test_a_run_reserves_block_after_block_while_it_works(house: House) -> None:
     house.half_a_second_was_measured()
     house.enqueue(job("film", "slow 1", "slow 2"))
 
-    run = house.work(*hooked(BLOCK.format(block_s=16, again_s=1)), price=DOLLAR_A_SECOND, monthly_usd="600")
+    run = house.work(
+        *hooked(BLOCK.format(block_s=20, again_s=1)), price=DOLLAR_A_SECOND, monthly_usd="600", drain_s="3"
+    )
 
     assert run.code == 0, run.err
-    assert run.report["usd"] > 16
+    assert run.report["usd"] > 20
     [share] = shares(house).values()
     assert (share.state, share.micro_usd) == ("spent", micro(run.report["usd"]))
     verdict(house, "film")
