@@ -109,7 +109,9 @@ class _Reader:
                 with file.open("rb") as opened:
                     self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
                 if hasattr(mmap, "MADV_WILLNEED"):
-                    self._maps[file].madvise(mmap.MADV_WILLNEED)  # the disk begins to read while the model is put together
+                    self._maps[file].madvise(
+                        mmap.MADV_WILLNEED
+                    )  # the disk begins to read while the model is put together
             return self._maps[file]
 
     def _converted(self, stored: Stored, kept: torch.dtype, dtype: torch.dtype) -> torch.Tensor:
