@@ -214,7 +214,7 @@ class Months(RuleBasedStateMachine):
 
 
 TestMonths = Months.TestCase
-TestMonths.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestMonths.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
 
 
 # What the rules come to
