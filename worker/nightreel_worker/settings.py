@@ -61,6 +61,12 @@ class Settings(BaseSettings):
         ge=0,
         description="most that one run may cost, from its start to its exit, at the machine's price; 0: no limit",
     )
+    monthly_usd: float = Field(
+        0.0,
+        ge=0,
+        description="most that all runs of the store may cost in a month (UTC) together, each at its machine's price; 0: no"
+        " limit",
+    )
     max_runtime_s: float = Field(
         0.0, ge=0, description="seconds that one run may last, from its start to its exit; 0: no limit"
     )
@@ -149,6 +155,11 @@ class Settings(BaseSettings):
             "attention": self.attention,
             "compile": self.compile,
         }
+
+    @property
+    def place(self) -> dict[str, str]:
+        """Where a worker belongs, as its report says it."""
+        return {"wake": self.wake_id, "backend": self.backend, "model": self.model}
 
     @field_validator("trusted_hosts")
     @classmethod
