@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from ..errors import SourceAway, SourceUnavailable
 from .api import Api
 from .errors import CalledOff, NoEntry, Overloaded, ServerError
-from .server import Order, Server
+from .order import DEPTH, Order
+from .server import Server
 
-DEPTH = 2  # prompts of ours at one server: one is drawn, the next waits there, so that no GPU waits for us
 FIRST_S = 15.0  # that the first links may take
 ASIDE_S = 30.0  # that a server which failed is left alone, if there are others
 MAX_ASIDE_S = 300.0

@@ -14,18 +14,16 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import Unrenderable
-from ..recipe import Recipe
 from .api import Api, Picture
 from .errors import CalledOff, Gone, Lost, NodeFailed, NoEntry, ServerError, Silent
+from .order import Order
 from .png import BrokenPng, NoPng, checked
 from .socket import Socket
 from .words import failure, interruption
-from .workflow import Workflow
 
 LOOK_S = 0.2  # between two looks whether the job is off
 QUIET_LOOK_S = 10.0  # without a message, before history and queue are asked
@@ -33,24 +31,8 @@ BLIND_LOOK_S = 0.5  # the same, when no message can come
 GONE_S = 3.0  # that a server may refuse connections before its prompts go to another one
 LINK_AGAIN_S = (0.5, 1.0, 2.0, 5.0)  # before the link is tried again, the last one for ever
 
+LINK = "link"  # our own message to those who wait: the link came up, or broke
 Message = tuple[str, dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """One keyframe to draw."""
-
-    recipe: Recipe
-    workflow: Workflow
-    picture: Path | None
-    """What it is drawn over."""
-    again: int = 0
-    """How often that went wrong."""
-
-    @property
-    def prompt(self) -> str:
-        """The same for the same keyframe: what a killed worker left in a server's queue or history is found again."""
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self.recipe.fingerprint}{f' {self.again}' if self.again else ''}"))
 
 
 class Server:
@@ -125,7 +107,7 @@ class Server:
         self.device = str(devices[0].get("name", "")) if isinstance(devices[0], dict) else ""
         self._found, self._uploaded = self.api.queued(), {}
         self.up, self.trouble, self.aside_until = True, None, 0.0
-        self._changed()
+        self._all_look()
 
     def _listen(self, socket: Socket) -> None:
         for kind, data in socket.messages():
@@ -138,6 +120,12 @@ class Server:
 
     def _fell(self, trouble: ServerError) -> None:
         self.up, self.trouble, self.remaining = False, trouble, 0
+        self._all_look()
+
+    def _all_look(self) -> None:
+        """Messages may have been lost."""
+        for box in list(self._boxes.values()):
+            box.put((LINK, {}))
         self._changed()
 
     # one prompt
@@ -201,6 +189,9 @@ class _Following:
                 raise CalledOff(f"{self._server.api.address}: called off")
             with contextlib.suppress(queue.Empty):
                 kind, data = self._box.get(timeout=LOOK_S)
+                if kind == LINK:
+                    looked = 0.0
+                    continue
                 heard = looked = time.monotonic()
                 pictures = self._told(kind, data) or pictures
                 if kind == "execution_success":

@@ -7,12 +7,16 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.sync.client import connect
+
 from .api import Api
 from .errors import Gone, NoEntry, Overloaded
 
 OPEN_S = 10.0
 PING_S = 20.0  # between two pings; a server that loads a model may take PONG_S to answer one
 PONG_S = 60.0
+_ENDED = (WebSocketException, OSError, EOFError)
 MAX_MESSAGE_BYTES = 16_000_000  # a failed node's inputs, as text
 
 
@@ -21,14 +25,9 @@ class Socket:
 
     def __init__(self, api: Api, client: str) -> None:
         """Raises Gone, NoEntry, Overloaded."""
+        self._open = contextlib.ExitStack()
         try:
-            from websockets.exceptions import InvalidStatus, WebSocketException
-            from websockets.sync.client import connect
-        except ImportError as exc:
-            raise NoEntry("ComfyUI needs a package more: pip install 'nightreel[comfyui]'") from exc
-        self._ended = (WebSocketException, OSError, EOFError)
-        try:
-            self._connection = connect(
+            opening = connect(
                 f"{api.socket_address}?clientId={client}",
                 additional_headers=api.headers,
                 compression=None,
@@ -38,25 +37,26 @@ class Socket:
                 ping_timeout=PONG_S,
                 max_size=MAX_MESSAGE_BYTES,
             )
+            self._connection = self._open.enter_context(opening)
         except InvalidStatus as exc:
             raise _refused(api, exc.response.status_code) from exc
         except ConnectionRefusedError as exc:
             raise Gone(f"{api.address}: nobody listens there: start ComfyUI, or set NIGHTREEL_COMFYUI_SERVERS") from exc
-        except self._ended as exc:
+        except _ENDED as exc:
             raise Gone(
                 f"{api.address}: no websocket can be opened ({exc or type(exc).__name__}): is it ComfyUI?"
             ) from exc
 
     def messages(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Type and data of each message, until the connection ends. Binary ones are previews, and left out."""
-        with contextlib.suppress(*self._ended):
+        with contextlib.suppress(*_ENDED):
             for message in self._connection:
                 if isinstance(message, str) and (found := _read(message)):
                     yield found
 
     def close(self) -> None:
-        with contextlib.suppress(*self._ended):
-            self._connection.close()
+        with contextlib.suppress(*_ENDED):
+            self._open.close()
 
 
 def _read(text: str) -> tuple[str, dict[str, Any]] | None:

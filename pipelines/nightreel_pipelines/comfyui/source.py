@@ -11,6 +11,7 @@ from functools import cached_property
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import BaseSettings
@@ -21,10 +22,13 @@ from ..models import ModelSpec
 from ..recipe import Recipe
 from ..remote import Drawn
 from .errors import CalledOff, Lost, NodeFailed, PromptRefused, ServerError, Silent
-from .fleet import DEPTH, Fleet
-from .server import Order, Server
+from .order import DEPTH, Order
 from .settings import ComfyuiSettings
 from .workflow import Workflow, parse, revision
+
+if TYPE_CHECKING:  # these need websockets, and a plan does not
+    from .fleet import Fleet
+    from .server import Server
 
 LOOK_S = 0.25  # between two ticks
 END_S = 1.5  # that calling off may take
@@ -80,6 +84,8 @@ class ComfyuiSource:
 
     @cached_property
     def _fleet(self) -> Fleet:
+        from .fleet import Fleet
+
         token = self._settings.token.get_secret_value() if self._settings.token else ""
         return Fleet(self._settings.addresses, token, self._settings.timeout_s)
 
@@ -174,7 +180,7 @@ def _workflows(spec: ModelSpec, settings: ComfyuiSettings) -> tuple[Workflow, Wo
     except ValidationError as exc:
         raise SourceUnavailable(f"model {spec.name}: options that ComfyUI's source does not know: {exc}") from exc
     names = options.workflow if "workflow" in options.model_fields_set else settings.workflows or options.workflow
-    found = [parse(Path(name).name, _text(name)) for name in names]
+    found = [parse(Path(name.removeprefix("package:")).name, _text(name)) for name in names]
     plain = [each for each in found if not each.over_picture]
     over = [each for each in found if each.over_picture]
     if len(plain) != 1 or len(over) > 1:
