@@ -11,7 +11,7 @@ from functools import cached_property
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import BaseSettings
@@ -21,6 +21,7 @@ from ..errors import DrawingFailed, SourceUnavailable, Unrenderable
 from ..models import ModelSpec
 from ..recipe import Recipe
 from ..remote import Drawn
+from .api import Api
 from .errors import CalledOff, Lost, NodeFailed, PromptRefused, ServerError, Silent
 from .order import DEPTH, Order
 from .settings import ComfyuiSettings
@@ -77,6 +78,13 @@ class ComfyuiSource:
         finally:
             batch.end()
 
+    def health(self) -> Iterator[tuple[Literal["ok", "fail"], str]]:
+        for address in self._settings.addresses:
+            try:
+                yield "ok", f"{address}: {_stats(Api(address, self._token).stats())}"
+            except ServerError as exc:
+                yield "fail", str(exc)
+
     def close(self) -> None:
         with self._lock:
             if "_fleet" in self.__dict__:
@@ -86,8 +94,11 @@ class ComfyuiSource:
     def _fleet(self) -> Fleet:
         from .fleet import Fleet
 
-        token = self._settings.token.get_secret_value() if self._settings.token else ""
-        return Fleet(self._settings.addresses, token, self._settings.timeout_s)
+        return Fleet(self._settings.addresses, self._token, self._settings.timeout_s)
+
+    @property
+    def _token(self) -> str:
+        return self._settings.token.get_secret_value() if self._settings.token else ""
 
     def _order(self, recipe: Recipe, given: Mapping[str, Path]) -> Order:
         if recipe.start is None:
@@ -171,6 +182,16 @@ class _Batch:
                     self.fleet.put_aside(server, exc, unless_alone=True)
                 except ServerError as exc:
                     self.fleet.put_aside(server, exc)
+
+
+def _stats(said: Mapping[str, Any]) -> str:
+    """From /system_stats, such as: ComfyUI 0.3.64, NVIDIA L4, 20.1 of 22.0 GiB free."""
+    devices = [each for each in said.get("devices") or () if isinstance(each, dict)]
+    parts = [
+        f"{each.get('name')}, {each.get('vram_free', 0) / 2**30:.1f} of {each.get('vram_total', 0) / 2**30:.1f} GiB free"
+        for each in devices
+    ]
+    return "; ".join([f"ComfyUI {(said.get('system') or {}).get('comfyui_version', '?')}", *parts])
 
 
 def _workflows(spec: ModelSpec, settings: ComfyuiSettings) -> tuple[Workflow, Workflow | None]:
