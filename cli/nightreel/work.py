@@ -83,6 +83,7 @@ def drain(settings: Settings, watch: Callable[[Event], None], *, wait_for_others
     """Run one worker until the queue is empty or a signal asks it to leave."""
     check_installed()
     models, elsewhere = check_model(settings), remotes()
+    elsewhere.of(models[settings.model])  # a workflow that cannot be used is told before anything is claimed
     from nightreel_worker.worker import Worker  # numpy and friends: not for those who only publish
 
     store = open_store(settings.store)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from .errors import Gone, Lost, NoEntry, Overloaded, PromptRefused
+from .errors import Forgotten, Gone, NoEntry, Overloaded, PromptRefused
 from .words import refusal
 
 ANSWER_S = (
@@ -99,13 +99,13 @@ class Api:
         return "/".join(part for part in (str(said.get("subfolder", "")), str(said.get("name", ""))) if part)
 
     def picture(self, picture: Picture) -> bytes:
-        """The bytes of a finished picture. Raises Lost when the server has it no longer."""
+        """The bytes of a finished picture. Raises Forgotten when the server has it no longer."""
         query = urlencode({"filename": picture.filename, "subfolder": picture.subfolder, "type": picture.type})
         status, data = self._ask(
             "GET", f"/view?{query}", known=(404,), limit_s=PICTURE_S, limit_bytes=MAX_PICTURE_BYTES
         )
         if status == 404:
-            raise Lost(f"{self.address}: has not kept its picture {picture.filename}")
+            raise Forgotten(f"{self.address}: has not kept its picture {picture.filename}")
         return data
 
     def _json(self, path: str) -> dict[str, Any]:

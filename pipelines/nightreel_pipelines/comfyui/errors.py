@@ -7,7 +7,7 @@ ServerError
 ├── PromptRefused   it will not run this workflow: a node or a file is missing, a value does not fit
 ├── NodeFailed      a node failed while the workflow ran
 ├── Silent          nothing was heard of a prompt for too long
-├── Lost            it does not know a prompt that it took, or has not kept its picture
+├── Forgotten       it does not know a prompt that it took, or has not kept its picture
 └── CalledOff       we do not want the picture any more
 """
 
@@ -46,7 +46,7 @@ class Silent(ServerError):
     """Raised when a prompt makes no progress for as long as the settings allow."""
 
 
-class Lost(ServerError):
+class Forgotten(ServerError):
     """Raised when a prompt is neither in a server's queue nor in its history: the server was started anew."""
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import Unrenderable
 from .api import Api, Picture
-from .errors import CalledOff, Gone, Lost, NodeFailed, NoEntry, ServerError, Silent
+from .errors import CalledOff, Forgotten, Gone, NodeFailed, NoEntry, ServerError, Silent
 from .order import Order
 from .png import BrokenPng, NoPng, checked
 from .socket import Socket
@@ -222,14 +222,14 @@ class _Following:
         return []
 
     def _look(self) -> list[Picture]:
-        """In the server's history and queue; nothing while the prompt waits or runs. Raises Lost, NodeFailed."""
+        """In the server's history and queue; nothing while the prompt waits or runs. Raises Forgotten, NodeFailed."""
         if kept := self._server.api.history(self.prompt):
             return self._pictures_of(kept)
         if self.prompt in self._server.api.queued():
             return []
         if kept := self._server.api.history(self.prompt):  # it ended between the two looks
             return self._pictures_of(kept)
-        raise Lost(f"{self._server.api.address}: does not know a prompt that it took: it was started anew")
+        raise Forgotten(f"{self._server.api.address}: does not know a prompt that it took: it was started anew")
 
     def _kept(self) -> list[Picture]:
         """A prompt enters the history a moment after its success is told."""
@@ -238,7 +238,7 @@ class _Following:
             if kept := self._server.api.history(self.prompt):
                 return self._pictures_of(kept)
             time.sleep(LOOK_S / 4)
-        raise Lost(f"{self._server.api.address}: tells of a success, and keeps no picture")
+        raise Forgotten(f"{self._server.api.address}: tells of a success, and keeps no picture")
 
     def _pictures_of(self, kept: dict[str, Any]) -> list[Picture]:
         if pictures := _pictures(kept, self._output):

@@ -22,7 +22,7 @@ from ..models import ModelSpec
 from ..recipe import Recipe
 from ..remote import Drawn
 from .api import Api
-from .errors import CalledOff, Lost, NodeFailed, PromptRefused, ServerError, Silent
+from .errors import CalledOff, Forgotten, NodeFailed, PromptRefused, ServerError, Silent
 from .order import DEPTH, Order
 from .settings import ComfyuiSettings
 from .workflow import Workflow, parse, revision
@@ -174,7 +174,7 @@ class _Batch:
                         raise Unrenderable(f"workflow {order.workflow.name}: {exc}") from exc
                     refused[server] = exc
                     self.fleet.put_aside(server, exc, unless_alone=True)
-                except (NodeFailed, Silent, Lost) as exc:
+                except (NodeFailed, Silent, Forgotten) as exc:
                     failed.append(server)
                     if len(failed) > self.retries:
                         raise DrawingFailed(str(exc)) from exc

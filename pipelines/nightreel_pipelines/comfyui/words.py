@@ -17,7 +17,7 @@ def refusal(said: Mapping[str, Any], nodes: Mapping[str, Any]) -> str:
     error = said.get("error")
     if not isinstance(error, dict):
         return _short(str(error or "it refused the workflow without a word"))
-    words = _short(": ".join(filter(None, (str(error.get("message", "")), str(error.get("details", ""))))))
+    words = _short(": ".join(filter(None, (str(error.get("message", "")).rstrip("."), str(error.get("details", ""))))))
     if "does not exist" in words:
         return f"{words}: install that custom node on the server, and start it anew"
     return words
