@@ -79,8 +79,7 @@ class Worker:
     ) -> None:
         """wait_for_others: stay until deliveries that other workers hold are settled too."""
         self.id = f"{utc_now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
-        self._store, self._settings = store, settings
-        self._outside_watch = watch
+        self._store, self._settings, self._outside_watch = store, settings, watch
         self._started_at = utc_now()
         self._tally = Tally()
         self._meter = Meter(machine_price(settings.price, settings.prices), age_ns=process_age_ns())
