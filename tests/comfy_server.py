@@ -115,8 +115,7 @@ class Comfy:
         self.note("prompts.log", prompt_id)
         self.more.set()
         await self.queue_updated()
-        if self.control.get("lose_answer"):  # it took the prompt, and nobody hears of it
-            (self.folder / "control.json").unlink()
+        if self.control.get("lose_answer") and self.number == 1:  # it took the prompt, and nobody hears of it
             return Response(status_code=502)
         return JSONResponse({"prompt_id": prompt_id, "number": self.number, "node_errors": {}})
 
@@ -154,6 +153,8 @@ class Comfy:
 
     async def post_interrupt(self, request: Request) -> Response:
         wanted = (await request.json()).get("prompt_id")
+        if self.control.get("old"):  # before 0.3.57 it did not look
+            wanted = None
         if self.running and wanted in (None, self.running[1]):
             self.interrupted = True
             self.note("interrupted.log", str(wanted))
