@@ -34,11 +34,6 @@ class Remotes:
         source = self.of(spec)
         return source.describe() if source else None
 
-    def lanes(self, spec: ModelSpec) -> int:
-        """Jobs whose keyframes can be made at once; 1 on this machine. Raises SourceUnavailable."""
-        source = self.of(spec)
-        return source.lanes if source else 1
-
     def close(self) -> None:
         """Let go of what is elsewhere."""
         with self._lock:
