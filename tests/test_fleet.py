@@ -94,17 +94,17 @@ class Town:
 
     def fleet(self, *, wish: Wish | None = None, **changes: object) -> Fleet:
         """A dispatcher's. Each call is another dispatcher."""
-        local = Backend(name="local", launcher="process", model="testcard", health="http://local/", timeout_s=60)
+        local = Backend(name="local", launcher="process", model="testcard", timeout_s=60)
         cloud = Backend(name="cloud", launcher="cloudrun", model="pocket", price="1.5", max_workers=3)
-        members = [Member(local.model_copy(update=changes), self.local), Member(cloud, self.cloud)]
+        members = [Member(local.model_copy(update=changes), self.local, self.asked), Member(cloud, self.cloud)]
         expenses = Expenses(lambda: self.store, load_models(), None, clock=lambda: self.now)
         fleet = Fleet(members, Boards(lambda: self.store), expenses, lambda: self.waiting, wish or Wish(),
-                      ask_every_s=0, asking=self.asked, now=lambda: self.now)  # fmt: skip
+                      ask_every_s=0, now=lambda: self.now)  # fmt: skip
         fleet.executions()
         return fleet
 
-    def asked(self, address: str) -> Answer:
-        return Answer(self.well, "" if self.well else f"{address}: Connection refused", 0.01)
+    def asked(self) -> Answer:
+        return Answer(self.well, "" if self.well else "http://local/: Connection refused", 0.01)
 
     def start(self, fleet: Fleet, count: int = 1) -> list[str]:
         self._wakes += 1

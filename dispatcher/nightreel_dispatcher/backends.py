@@ -57,8 +57,8 @@ class Backend(BaseModel):
     )
     health: str = Field(
         "",
-        pattern=r"^(|https?://\S+)$",
-        description="address that answers while its source is well; empty: only its launcher is asked",
+        pattern=r"^(|none|https?://\S+)$",
+        description="address that answers while its source is well; none: only the launcher is asked; empty: ComfyUI's servers are, where it is the source",
     )
     project: str = Field("", description="of the Cloud Run job, where it is not NIGHTREEL_DISPATCHER_PROJECT")
     region: str = Field("", description="likewise, NIGHTREEL_DISPATCHER_REGION")

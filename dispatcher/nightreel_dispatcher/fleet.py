@@ -19,7 +19,7 @@ from .backends import Backend
 from .board import BackendState, Begun, Board, Boards, Health
 from .breaker import Breaker
 from .expenses import Expense, Expenses
-from .health import Answer, ask
+from .health import Answer, Ask
 from .judging import judged, overdue, own, shortened
 from .launchers.base import Execution, Launcher, LauncherError, LauncherUnavailable, NoneMay, NotAllowed, QuotaExceeded
 from .routes import Choice, Seen, Wish, choose
@@ -38,6 +38,8 @@ class Member:
 
     backend: Backend
     launcher: Launcher | None
+    ask: Ask | None = None
+    """Asks its source; None: only the launcher is asked."""
 
     @property
     def name(self) -> str:
@@ -68,13 +70,12 @@ class Fleet:
         wish: Wish,
         *,
         ask_every_s: float = ASK_EVERY_S,
-        asking: Callable[[str], Answer] = ask,
         now: Callable[[], float] = time.time,
     ) -> None:
         """waiting: messages in the queue. wish: without the preferred backend, which the board says."""
         self.members = tuple(members)
         self._boards, self._expenses, self._waiting, self._wish = boards, expenses, waiting, wish
-        self._ask_every_s, self._asking, self._now = ask_every_s, asking, now
+        self._ask_every_s, self._now = ask_every_s, now
         self._lock = threading.Lock()
         self._listed: dict[str, tuple[float, Sequence[Execution]]] = {}
         self._due: dict[str, float] = {}
@@ -200,8 +201,8 @@ class Fleet:
                 if last and begin - at < KEEP_S:
                     executions = last
         answer = Answer(not words, shortened(words), time.monotonic() - begin)
-        if asked and answer.ok and member.backend.health:
-            answer = self._asking(member.backend.health)
+        if asked and answer.ok and member.ask is not None:
+            answer = member.ask()
         return _Heard(executions, answer if asked or not answer.ok else None)
 
     def _judged(self, member: Member, state: BackendState, heard: _Heard, now_s: float) -> BackendState:

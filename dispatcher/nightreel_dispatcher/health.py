@@ -5,9 +5,19 @@ from __future__ import annotations
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from nightreel_pipelines.comfyui.health import trouble
+from nightreel_pipelines.comfyui.settings import ComfyuiSettings
+from nightreel_pipelines.models import ModelSpec
+
+from .backends import Backend
+
 TIMEOUT_S = 5.0
+
+
+Ask = Callable[[], "Answer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +28,24 @@ class Answer:
     words: str
     """What went wrong, for people."""
     latency_s: float
+
+
+def asker(backend: Backend, spec: ModelSpec) -> Ask | None:
+    """How a backend's source is asked: at the address that its entry gives, or as ComfyUI's servers are. None: it is not."""
+    if backend.health == "none" or (not backend.health and spec.source != "comfyui"):
+        return None
+    if backend.health:
+        return lambda: ask(backend.health)
+    prefix = str(ComfyuiSettings.model_config["env_prefix"])
+    own = {name.removeprefix(prefix).lower(): value for name, value in backend.env.items() if name.startswith(prefix)}
+    settings = ComfyuiSettings.model_validate(own)
+    return lambda: _ask_servers(settings)
+
+
+def _ask_servers(settings: ComfyuiSettings) -> Answer:
+    begin = time.monotonic()
+    words = trouble(settings)
+    return Answer(not words, words, time.monotonic() - begin)
 
 
 def ask(address: str, timeout_s: float = TIMEOUT_S) -> Answer:

@@ -15,6 +15,7 @@ from .board import Boards
 from .desk import Desk
 from .expenses import Expenses
 from .fleet import Fleet, Member
+from .health import asker
 from .launchers.base import Launcher
 from .launchers.connect import launcher_kind, open_launcher
 from .policy_settings import PolicySettings
@@ -56,7 +57,10 @@ def open_fleet(
         backends = (only_backend(settings, launcher_kind(settings, policy), policy.max_workers),)
     desk = Desk(settings, own, wake=lambda why: waker.poke(why), waiting=lambda: waker.waiting())
     wish = Wish(finish_within_s=policy.finish_within_s, max_video_usd=policy.max_video_usd or math.inf)
-    members = [Member(backend, _launcher_of(backend, settings, policy)) for backend in backends]
+    members = [
+        Member(backend, _launcher_of(backend, settings, policy), asker(backend, models[backend.model]))
+        for backend in backends
+    ]
     expenses = Expenses(lambda: desk.store, models, settings.prices)
     fleet = Fleet(
         members, Boards(lambda: desk.store), expenses, lambda: waker.waiting(), wish, ask_every_s=policy.ask_every_s
