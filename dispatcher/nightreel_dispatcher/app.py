@@ -24,6 +24,7 @@ from nightreel_storage.receipts import AlreadyEnded
 
 from . import jobs, predict, told
 from .answers import Healthy, Overview, Waiting
+from .backend_lines import last_seen
 from .desk import Desk
 from .identity import Guard, Verify
 from .inbox import Busy
@@ -92,6 +93,7 @@ def overview(request: Request, desk: DeskOf) -> Response:
         queue=Waiting(ready=backlog.ready, delayed=backlog.delayed, leased=backlog.leased, dead=backlog.dead),
         hold=hold.reason if hold else None,
         looked=last(desk.store),
+        backends=last_seen(desk.store),
         batches=latest(desk.store),
     )
     if "text/html" in request.headers.get("accept", ""):

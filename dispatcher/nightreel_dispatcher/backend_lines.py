@@ -7,7 +7,10 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from .board import BackendState, Board
+from nightreel_storage.base import Store
+
+from .answers import BackendAnswer
+from .board import BackendState, Board, Boards
 from .fleet import Fleet, Member, trouble
 
 Light = Literal["green", "yellow", "red"]
@@ -63,6 +66,15 @@ def _line(fleet: Fleet, member: Member, state: BackendState, takes: bool, reason
         next=takes,
         reason=reason,
     )
+
+
+def last_seen(store: Store) -> list[BackendAnswer]:
+    """As somebody last saw them, for whoever has only the store. Raises StoreError."""
+    found, now_s = [], time.time()
+    for name, state in Boards(lambda: store).read().backends.items():
+        light, words = light_of(name, state, now_s)
+        found.append(BackendAnswer(name=name, light=light, state=words, running=state.running))
+    return found
 
 
 def light_of(name: str, state: BackendState, now_s: float) -> tuple[Light, str]:
