@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -253,6 +255,39 @@ def test_a_worker_of_which_nothing_is_heard_in_time_is_ended_and_counts_as_faile
     town.later(fleet, 2)
     assert town.state().breaker.words == "its worker left no report within 60 s"
     assert town.local.ended == ["local0"]
+
+
+def test_who_began_before_the_breaker_opened_says_nothing_new(town: Town) -> None:
+    """A worker that is told to leave because its source is away may have ended jobs, or have failed of the same cause."""
+    fleet = town.fleet(retries=0)
+    town.start(fleet)
+    town.well = False
+    town.later(fleet, 1)
+    assert town.state().breaker.opened == 1
+
+    town.report("local", town.local.workers["local0"].wake, done=1)
+    town.later(fleet, 1)
+
+    assert (town.state().breaker.opened, town.state().begun) == (1, ())
+
+
+def test_the_waker_hears_of_what_may_call_for_another_worker(town: Town) -> None:
+    fleet, heard, stop = town.fleet(), list[str](), threading.Event()
+    town.start(fleet)
+
+    def changed(news: str) -> None:
+        heard.append(news)
+        if len(heard) == 2:
+            stop.set()
+        town.well = True
+
+    tending = threading.Thread(target=fleet.tend, args=(stop, changed))
+    tending.start()
+    time.sleep(1.5)
+    town.well = False
+    tending.join(30)
+
+    assert heard == ["backend local does not answer", "backend local answers again"]
 
 
 def test_workers_that_find_nothing_to_do_are_not_started_for_ever(town: Town) -> None:

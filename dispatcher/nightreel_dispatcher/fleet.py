@@ -30,6 +30,7 @@ ASK_EVERY_S = 30.0
 ASK_AGAIN_S = 5.0  # while a backend has missed an answer, and not as many as it may
 KEEP_S = 300.0  # that the last listing of a launcher counts which does not answer
 LEAST_RETRY_S = 2.0
+TEND_S = 1.0  # between two glances at whether somebody is to be asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,21 +143,20 @@ class Fleet:
         return self._boards.read()
 
     def tend(self, stop: threading.Event, changed: Callable[[str], None]) -> None:
-        """Look after the backends until `stop`; `changed` hears, in words, of each that is better or worse than before."""
-        before = {name: state.health.ok for name, state in self._boards.read().backends.items()}
-        while not stop.wait(1.0):
+        """Look after the backends until `stop`; `changed` hears, in words, of what may call for another worker."""
+        before: Board | None = None
+        while not stop.wait(TEND_S):
             if time.monotonic() < min(self._due.values(), default=0.0):
                 continue
             try:
                 self.executions()
-                after = {name: state.health.ok for name, state in self._boards.read().backends.items()}
+                after = self.board()
             except Exception as exc:  # noqa: BLE001  # the boundary: the store may be back at the next look
                 log.warning("backends_not_seen", reason=str(exc))
                 stop.wait(self._ask_every_s)
                 continue
-            for name, ok in after.items():
-                if before.get(name, True) != ok:
-                    changed(f"backend {name} {'answers again' if ok else 'does not answer'}")
+            if before is not None and (news := _news(before, after)):
+                changed(news)
             before = after
 
     # looking
@@ -290,6 +290,17 @@ class Fleet:
         rests = [board.state(member.name).breaker.rests_s(now_s) for member in self.members if member.launcher]
         soonest_s = min([self._ask_every_s, *filter(None, rests)])
         return f"no backend may be started ({reasons})", max(LEAST_RETRY_S, soonest_s)
+
+
+def _news(before: Board, after: Board) -> str:
+    """Which backend is better or worse than before, or has lost a worker; empty when none is."""
+    for name, state in after.backends.items():
+        was = before.state(name)
+        if was.health.ok != state.health.ok:
+            return f"backend {name} {'answers again' if state.health.ok else 'does not answer'}"
+        if was.breaker.opened != state.breaker.opened or state.running < was.running:
+            return f"backend {name} has {state.running} workers, failures in a row: {state.breaker.failures}"
+    return ""
 
 
 def trouble(breaker: Breaker, now_s: float) -> str:
