@@ -20,6 +20,12 @@ def test_it_opens_after_so_many_failures_in_a_row_and_not_before() -> None:
     assert twice.rests_s(NOW) == 30
 
 
+def test_while_it_is_not_closed_one_failure_is_enough() -> None:
+    opened = Breaker().tripped("no answer", NOW, pause_s=30)
+
+    assert opened.failed("dies at its start", NOW + 30, limit=5, pause_s=30).rests_s(NOW + 30) == 60
+
+
 def test_after_its_pause_one_worker_tries_it_and_closes_it() -> None:
     opened = Breaker().tripped("no answer", NOW, pause_s=30)
     later = NOW + 30

@@ -27,6 +27,7 @@ from nightreel_dispatcher.launchers.base import (
     NoneMay,
     NotAllowed,
     QuotaExceeded,
+    Refused,
 )
 from nightreel_dispatcher.routes import Wish
 from nightreel_pipelines.models import load_models
@@ -51,8 +52,11 @@ class Yard:
     workers: dict[str, Execution] = field(default_factory=dict)
     routes: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    asked: int = 0
+    """For workers."""
 
     def start(self, count: int, wake: str, reason: str) -> Sequence[str]:
+        self.asked += 1
         if self.trouble:
             raise self.trouble
         self.routes += [reason] * count
@@ -211,6 +215,15 @@ def test_a_quota_is_not_asked_for_before_its_time_and_the_next_backend_is_asked_
     assert town.state().running == 0
 
 
+def test_each_backend_is_asked_once_in_a_start_also_one_whose_refusals_are_borne(town: Town) -> None:
+    town.local.trouble = Refused("not now")
+    fleet = town.fleet(retries=5)
+
+    assert town.start(fleet, 2) == ["cloud:cloud0", "cloud:cloud1"]
+    assert (town.local.asked, town.cloud.asked) == (1, 1)
+    assert town.state().breaker.failures == 1
+
+
 def test_a_start_that_got_no_answer_counts_as_on_its_way(town: Town) -> None:
     town.local.trouble = LauncherUnavailable("no answer in 15 s")
     fleet = town.fleet(retries=5)
@@ -233,6 +246,8 @@ def test_a_launcher_that_does_not_answer_is_away_and_its_workers_are_not_forgott
     assert [each.id for each in fleet.executions()] == ["local:local0"]
     assert town.state().health.words == "no answer in 15 s"
     assert town.state().begun
+    town.later(town.fleet(), 200)
+    assert town.state().begun, "a dispatcher that was started anew knows of none, and takes that for no end"
 
 
 def test_a_source_that_is_away_for_good_has_its_workers_leave(town: Town) -> None:
