@@ -207,6 +207,18 @@ def test_a_nightly_hour_that_nobody_looked_at_is_made_up_for_by_the_next_look(of
     earlier.close()
 
 
+def test_a_look_that_tells_nothing_new_is_written_once_a_minute(office: Office) -> None:
+    """One object takes about one write a second, and whatever comes in makes somebody look."""
+    office.look()
+    _, first = Starts(office.desk.store).read()
+    office.look()
+    assert Starts(office.desk.store).read()[1] == first
+
+    office.ahead_s += STEP_S
+    office.look()
+    assert Starts(office.desk.store).read()[1] != first
+
+
 # More than one who looks
 
 
@@ -425,6 +437,16 @@ def test_executions_that_die_at_their_start_do_not_bill_in_a_loop(office: Office
     office.works()
     assert office.look().jobs == 0
     assert (office.ledger().vain, office.ledger().not_before) == (0, None)
+
+
+def test_what_another_worker_did_says_nothing_of_a_start(office: Office) -> None:
+    office.publish("a")
+    office.run.dies = "exit code 3: no weights"
+    office.look()
+    leave_report(office.desk.store, "", 5, office.now())
+    leave_report(office.desk.store, "another-start", 5, office.now())
+
+    assert "the last start came to nothing (exit code 3: no weights" in office.look().words
 
 
 def test_workers_that_find_nothing_to_do_are_not_started_for_ever(office: Office) -> None:
