@@ -42,6 +42,8 @@ from nightreel_storage.batches import Asked, Batches
 from nightreel_storage.errors import StoreUnavailable
 from nightreel_storage.holds import Holds
 from nightreel_storage.receipts import utc_now
+from nightreel_worker.ledger import Ledger as Spending
+from nightreel_worker.ledger import Share
 from nightreel_worker.report import RunReport, run_name
 from nightreel_worker.settings import Settings
 
@@ -169,6 +171,22 @@ def test_a_hold_starts_nobody(office: Office) -> None:
 
     assert office.look().words == "on hold: the bill"
     assert office.asked_for == 0
+
+
+def test_a_month_whose_money_is_spent_starts_nobody(office: Office) -> None:
+    """A worker would look at the ledger and leave, again and again."""
+    now = utc_now()
+    spending = Spending(office.desk.store)
+    wanted = Share(run="r", micro_usd=5_000_000, since=now, until=now + dt.timedelta(hours=1))
+    spending.reserve(wanted, limit_micro_usd=5_000_000)
+    office.publish("a")
+
+    assert office.look().words == f"monthly_usd: all 5.00 USD of {now:%Y-%m} are spent or reserved"
+    assert office.asked_for == 0
+
+    # And what was only reserved, and is given back, may be spent again
+    spending.settle(f"{now:%Y-%m}", "r", 4_000_000)
+    assert office.look().started == 1
 
 
 def test_a_delayed_retry_is_looked_at_when_it_is_due(office: Office) -> None:
