@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import grpc  # type: ignore[import-untyped]  # has no types
 import pytest
 from fake_run import FakeRun, Fault, running
 from launcher_contract import LauncherContract, ended, listed
+from pydantic import ValidationError
 
 from nightreel_dispatcher.launchers.base import LauncherError, LauncherUnavailable, NotAllowed, QuotaExceeded
 from nightreel_dispatcher.launchers.cloudrun import CloudRun
@@ -176,7 +178,10 @@ def test_a_worker_outlives_a_dispatcher_that_is_killed_and_is_found_again(of_pro
     assert result.returncode == -signal.SIGKILL, result.stderr
     id_ = result.stdout.strip()
 
-    # Then the next one finds it, sees it end, and does not know its exit code
+    # Then it is in a session of its own, which no terminal's Control-C reaches
+    assert os.getsid(of_processes.pid(id_)) == of_processes.pid(id_)
+
+    # And the next one finds it, sees it end, and does not know its exit code
     later = of_processes.launcher
     assert listed(later, id_).is_up
     of_processes.fail(id_)
@@ -337,3 +342,24 @@ def test_workers_get_none_of_the_dispatchers_settings(tmp_path: Path, monkeypatc
     assert given["NIGHTREEL_STORE"] == str(tmp_path / "out")
     assert (given["NIGHTREEL_MODEL"], given["NIGHTREEL_MAX_WAIT_S"]) == ("testcard", "60")
     assert "NIGHTREEL_DISPATCHER_TOKEN" not in given
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"max_wait_s": "inf"}, "would wait for ever: set a nightly hour"),
+        ({"zone": "Europe/Atlantis"}, "must be a time zone, such as Europe/Berlin"),
+        ({"zone": "Europe"}, "must be a time zone"),
+        ({"nightly": "2 o'clock"}, "write HH:MM, such as 02:00"),
+        ({"launcher": "kubernetes"}, "'process' or 'cloudrun'"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(settings: dict[str, str], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        PolicySettings.model_validate(settings)
+
+
+def test_whoever_waits_for_the_night_may_wait_for_ever() -> None:
+    policy = PolicySettings(max_wait_s=math.inf, nightly="02:00").policy(75.0)
+
+    assert (policy.max_wait_s, policy.collect_s, policy.start_s) == (math.inf, math.inf, 75.0)

@@ -42,6 +42,8 @@ from nightreel_storage.batches import Asked, Batches
 from nightreel_storage.errors import StoreUnavailable
 from nightreel_storage.holds import Holds
 from nightreel_storage.receipts import utc_now
+from nightreel_worker.ledger import Ledger as Spending
+from nightreel_worker.ledger import Share
 from nightreel_worker.report import RunReport, run_name
 from nightreel_worker.settings import Settings
 
@@ -171,6 +173,22 @@ def test_a_hold_starts_nobody(office: Office) -> None:
     assert office.asked_for == 0
 
 
+def test_a_month_whose_money_is_spent_starts_nobody(office: Office) -> None:
+    """A worker would look at the ledger and leave, again and again."""
+    now = utc_now()
+    spending = Spending(office.desk.store)
+    wanted = Share(run="r", micro_usd=5_000_000, since=now, until=now + dt.timedelta(hours=1))
+    spending.reserve(wanted, limit_micro_usd=5_000_000)
+    office.publish("a")
+
+    assert office.look().words == f"monthly_usd: all 5.00 USD of {now:%Y-%m} are spent or reserved"
+    assert office.asked_for == 0
+
+    # And what was only reserved, and is given back, may be spent again
+    spending.settle(f"{now:%Y-%m}", "r", 4_000_000)
+    assert office.look().started == 1
+
+
 def test_a_delayed_retry_is_looked_at_when_it_is_due(office: Office) -> None:
     office.publish("a")
     delivery = office.desk.queue.pull()
@@ -205,6 +223,18 @@ def test_a_nightly_hour_that_nobody_looked_at_is_made_up_for_by_the_next_look(of
     assert office.look().started == 0
     assert office.asked_for == 1
     earlier.close()
+
+
+def test_a_look_that_tells_nothing_new_is_written_once_a_minute(office: Office) -> None:
+    """One object takes about one write a second, and whatever comes in makes somebody look."""
+    office.look()
+    _, first = Starts(office.desk.store).read()
+    office.look()
+    assert Starts(office.desk.store).read()[1] == first
+
+    office.ahead_s += STEP_S
+    office.look()
+    assert Starts(office.desk.store).read()[1] != first
 
 
 # More than one who looks
@@ -425,6 +455,16 @@ def test_executions_that_die_at_their_start_do_not_bill_in_a_loop(office: Office
     office.works()
     assert office.look().jobs == 0
     assert (office.ledger().vain, office.ledger().not_before) == (0, None)
+
+
+def test_what_another_worker_did_says_nothing_of_a_start(office: Office) -> None:
+    office.publish("a")
+    office.run.dies = "exit code 3: no weights"
+    office.look()
+    leave_report(office.desk.store, "", 5, office.now())
+    leave_report(office.desk.store, "another-start", 5, office.now())
+
+    assert "the last start came to nothing (exit code 3: no weights" in office.look().words
 
 
 def test_workers_that_find_nothing_to_do_are_not_started_for_ever(office: Office) -> None:

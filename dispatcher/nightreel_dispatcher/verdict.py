@@ -22,16 +22,16 @@ class Verdict:
     """Is it a person's turn?"""
 
 
-def judge(backlog: Backlog, ledger: Ledger, running: int, policy: Policy, hold: str | None, now_s: float) -> Verdict:
-    """hold: why nothing is claimed, or None."""
+def judge(backlog: Backlog, ledger: Ledger, running: int, policy: Policy, stop: str | None, now_s: float) -> Verdict:
+    """stop: why nothing is to be started whatever waits, or None."""
     decision = decide(backlog.waiting, running, policy, now_s)
     again_s = min(decision.look_again_s, math.inf if backlog.next_ready_s is None else backlog.next_ready_s)
     words = f"{decision.reason}; {backlog.remark}" if backlog.remark else decision.reason
     trouble = bool(backlog.remark)
     if not decision.start:
         return Verdict(0, words, again_s, trouble)
-    if hold is not None:
-        return Verdict(0, f"on hold: {hold}", again_s)
+    if stop is not None:
+        return Verdict(0, stop, again_s)
     if wait_s := ledger.waits_s(now_s):
         return Verdict(0, f"{words}; but {restraint(ledger)}", min(again_s, wait_s), True)
     return Verdict(decision.start, words, again_s, trouble)

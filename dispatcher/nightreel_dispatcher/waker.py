@@ -19,6 +19,8 @@ from nightreel_storage.base import Store
 from nightreel_storage.errors import Conflict
 from nightreel_storage.holds import Holds
 from nightreel_worker.history import read_report
+from nightreel_worker.ledger import Ledger as Spending
+from nightreel_worker.ledger import micro, month_of
 from nightreel_worker.report import run_name
 
 from .backlog import Backlog, Figures
@@ -155,9 +157,22 @@ class Waker:
         return self._workload
 
     def _judge(self, backlog: Backlog, ledger: Ledger, running: int) -> Verdict:
-        hold = Holds(self._desk.store).read()
         policy = self._settings.policy(self._work.pace().start_s)
-        return judge(backlog, ledger, running, policy, hold.reason if hold else None, self._now())
+        return judge(backlog, ledger, running, policy, self._stop(), self._now())
+
+    def _stop(self) -> str | None:
+        """What a worker would leave for at once: a hold, or a month whose money is spent."""
+        store, monthly_usd = self._desk.store, self._desk.settings.monthly_usd
+        if hold := Holds(store).read():
+            return f"on hold: {hold.reason}"
+        spending = Spending(store)
+        month = spending.read(month_of(_utc(self._now())))
+        limit = micro(monthly_usd) or month.limit_micro_usd
+        if not limit or month.micro_usd < limit:
+            return None
+        if spending.settle_dead(month.month).micro_usd < limit:  # as a worker would at its start
+            return None
+        return f"monthly_usd: all {limit / 1e6:.2f} USD of {month.month} are spent or reserved"
 
     def _told(self, why: str, verdict: Verdict, backlog: Backlog | None = None, running: int = 0) -> Looked:
         waiting = backlog.waiting if backlog else None
