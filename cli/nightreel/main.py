@@ -18,6 +18,7 @@ from .holding import hold, resume
 from .plan import plan
 from .preview import preview
 from .render import render
+from .report import report
 from .runs import runs
 from .serve import serve
 from .sheet import sheet
@@ -44,7 +45,7 @@ def schema(
 
 
 MAKING = (preview, plan, render, enqueue, work, serve)
-AFTERWARDS = (status, runs, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
+AFTERWARDS = (status, runs, report, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
 for verb in (*MAKING, *AFTERWARDS):
     app.command()(verb)
 
