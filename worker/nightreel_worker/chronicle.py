@@ -62,7 +62,9 @@ class Chronicle:
 
     def _announce(self, report: RunReport) -> None:
         """A run that had no work leaves no page, and is not spoken of."""
-        self._notifier.announce(report, self._page(report) if report.had_work else "")
+        if report.had_work:
+            self._notifier.announce(report, self._page(report))
+        self._notifier.close()
 
     def _page(self, report: RunReport) -> str:
         """Where the page is; empty when there is none."""

@@ -98,12 +98,15 @@ class Notifier:
         self._errands.finish(by)
 
     def announce(self, report: RunReport, page: str) -> None:
-        """Tell the results topic that the run has ended, within a few seconds; then let go of all topics."""
+        """Tell the results topic that the run has ended, within a few seconds. page: where its page is, or empty."""
         try:
-            if self._results and report.had_work:
+            if self._results:
                 self._results.publish(*run_message(report, page))
         except QueueUnavailable as exc:
             log.warning("run_not_announced", to=self._results.url if self._results else "", reason=str(exc))
+
+    def close(self) -> None:
+        """Let go of all topics."""
         for topic in (self._results, *self._topics.values()):
             if topic:
                 topic.close()

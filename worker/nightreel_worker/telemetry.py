@@ -158,8 +158,7 @@ class _ToLog(logging.Handler):
 
 
 def _quieten() -> None:
-    for name in ("opentelemetry", "google.auth", "urllib3"):
-        logger = logging.getLogger(name)
-        if not any(isinstance(each, _ToLog) for each in logger.handlers):
-            logger.addHandler(_ToLog(logging.WARNING))
-        logger.propagate = False
+    logger = logging.getLogger("opentelemetry")
+    if not any(isinstance(each, _ToLog) for each in logger.handlers):
+        logger.addHandler(_ToLog(logging.WARNING))
+    logger.propagate = False
