@@ -111,6 +111,7 @@ def admits(requirement: Requirement, pinned: dict[str, str]) -> bool:
         ("cpu", "requirements-cpu.txt"),
         ("gpu", "requirements.txt"),
         ("gcp", "requirements.txt"),
+        ("metrics", "requirements.txt"),
         ("gcp", "requirements-dispatcher.txt"),
         ("serve", "requirements-dispatcher.txt"),
         ("serve", "requirements-dev.txt"),
