@@ -245,7 +245,10 @@ def test_figures_that_cannot_be_read_stop_nothing(collector: Server, monkeypatch
 
 def test_a_worker_does_not_stay_for_a_collector_that_hangs(house: House) -> None:
     # Given a collector that takes connections and never answers, and an exporter that would wait for it
-    with Server(lambda connection: connection.closed.wait() and None) as server:
+    def hang(connection: Connection) -> None:
+        connection.closed.wait()
+
+    with Server(hang) as server:
         house.enqueue(job("one", "x"))
         house.environment |= {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{server.host}",

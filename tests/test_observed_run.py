@@ -17,7 +17,7 @@ import pytest
 from finished import nightreel
 from house import House, Run, finish, job, kill, until
 
-from nightreel.after import call_off
+from nightreel_dispatcher.looking import call_off
 from nightreel_storage.batches import Batches
 from nightreel_storage.connect import open_store
 from nightreel_worker.history import History
