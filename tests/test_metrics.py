@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -241,6 +242,7 @@ def test_figures_that_cannot_be_read_stop_nothing(collector: Server, monkeypatch
         telemetry.finish()
 
     assert {line["event"] for line in log} == {"metrics_on", "metrics_trouble"}
+    assert not logging.getLogger("opentelemetry").propagate  # to standard error, as lines that are no JSON
 
 
 def test_a_worker_does_not_stay_for_a_collector_that_hangs(house: House) -> None:

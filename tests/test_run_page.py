@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import threading
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +18,7 @@ from nightreel_storage.connect import open_store
 from nightreel_storage.receipts import Cost, Made, OutputFile, Receipt, State, Video
 from nightreel_worker.chronicle import Chronicle
 from nightreel_worker.events import Ended
-from nightreel_worker.highlights import JOBS_A_GROUP, MAX_BATCHES, MAX_GROUPS, SHOWN, SLOWEST
+from nightreel_worker.highlights import JOBS_A_GROUP, MAX_BATCHES, MAX_GROUPS, SHOWN, SLOWEST, Spread
 from nightreel_worker.history import History
 from nightreel_worker.notify import Notifier
 from nightreel_worker.pages import EMBEDDED_BYTES, POSTER_BYTES, keep_page, posters
@@ -28,6 +31,7 @@ from nightreel_worker.web import Web
 
 BEGAN = dt.datetime(2026, 3, 1, 2, tzinfo=dt.UTC)
 PLACE = Place("gs://films/out", "pubsub://demo/films")
+LONG_S = 60.0  # than which no last word is waited for
 JPEG = b"\xff\xd8\xff a picture"
 
 
@@ -128,6 +132,16 @@ def test_each_list_ends_and_what_is_shown_is_spread_over_the_whole_run() -> None
     assert max(gaps) <= 2 * min(gaps)
 
 
+def test_what_is_spread_takes_no_more_memory_when_there_is_more_of_it() -> None:
+    shown = Spread(SHOWN)
+    [finished] = report(receipt("one")).shown
+
+    for _ in range(10_000):
+        shown.add(finished)
+
+    assert len(shown._items) <= 2 * SHOWN
+
+
 @pytest.mark.parametrize("count", [0, 1, SHOWN, SHOWN + 1, 2 * SHOWN, 2 * SHOWN + 1])
 def test_of_few_videos_all_are_shown_and_never_one_twice(count: int) -> None:
     shown = [each.job for each in report(*(receipt(f"job-{at}") for at in range(count))).shown]
@@ -209,6 +223,11 @@ def test_a_text_keeps_its_width_where_no_name_or_command_is_longer() -> None:
     assert max(len(line) for line in text.splitlines() if "export" not in line) <= WIDTH + 10
 
 
+def test_a_folder_is_named_by_its_whole_path_and_a_bucket_as_it_is() -> None:
+    assert Place.of(Settings(store="out")).exports == f"export NIGHTREEL_STORE={Path('out').absolute()}"
+    assert Place.of(Settings(store="gs://films/out", queue="")).store == "gs://films/out"
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -278,17 +297,44 @@ def test_a_page_is_replaced_by_a_later_one_of_the_same_run(tmp_path: Path) -> No
     assert b"2.0 s" in data
 
 
-def test_a_store_that_cannot_keep_the_page_costs_the_run_nothing(tmp_path: Path) -> None:
-    store = open_store(str(tmp_path))
-    (tmp_path / "reports").write_text("somebody's file")
-    queue = open_queue(f"sqlite:///{tmp_path}/queue.db")
+# The last words
+
+
+@pytest.fixture
+def chronicle(tmp_path: Path) -> Iterator[Chronicle]:
     settings = Settings(store=str(tmp_path))
-    notifier = Notifier.of(settings, Web())
-    chronicle = Chronicle("a", queue, store, settings, notifier, Tally(), lambda state: report(state=state))
+    with contextlib.closing(open_queue(f"sqlite:///{tmp_path}/queue.db")) as queue:
+        notifier = Notifier.of(settings, Web())
+        store = open_store(str(tmp_path))
+        yield Chronicle("a", queue, store, settings, notifier, Tally(), lambda state: report(state=state))
+
+
+def test_a_store_that_cannot_keep_the_page_costs_the_run_nothing(chronicle: Chronicle, tmp_path: Path) -> None:
+    (tmp_path / "reports").write_text("somebody's file")
 
     with capture_logs() as log:
         chronicle.end(report(receipt("one")), in_a_hurry=False)
 
-    queue.close()
     assert [line["event"] for line in log] == ["run_ended", "page_not_kept"]
-    assert History.read(store).runs[-1].done == 1
+    assert History.read(open_store(str(tmp_path))).runs[-1].done == 1
+
+
+@pytest.mark.parametrize("word", ["_telemetry.finish", "_notifier.announce", "_reports.keep_last"])
+def test_a_run_leaves_while_one_of_its_last_words_is_not_heard(
+    chronicle: Chronicle, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a receiver that does not answer before the run has left
+    left, heard = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        left.wait(LONG_S)
+        heard.set()
+
+    part, _, method = word.partition(".")
+    monkeypatch.setattr(getattr(chronicle, part), method, hang)
+
+    chronicle.end(report(receipt("one")), in_a_hurry=True)
+
+    assert not heard.is_set()
+    left.set()
+    assert heard.wait(LONG_S)
