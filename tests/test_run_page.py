@@ -166,6 +166,21 @@ def test_failures_are_grouped_by_batch_and_by_reasons_that_differ_in_numbers_alo
     assert kept.endings[0].jobs == tuple(f"slow-{at}" for at in range(JOBS_A_GROUP))
 
 
+def test_a_reason_is_told_once_with_each_batch_and_its_commands() -> None:
+    text = run_text(
+        report(
+            receipt("one", "failed", "no such picture"),
+            receipt("two", "failed", "no such picture", batch="c"),
+            receipt("odd", "failed", "too long"),
+        ),
+        PLACE,
+    )
+
+    assert text.count("no such picture") == 1
+    together = "  one, of b\n     nightreel retry b one\n  two, of c\n     nightreel retry c two\n"
+    assert f"2 failed: no such picture\n{together}1 failed: too long\n" in text
+
+
 # What a page says
 
 

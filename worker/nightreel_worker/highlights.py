@@ -112,13 +112,18 @@ class Highlights:
         }
 
     def _end(self, receipt: Receipt, state: Literal["failed", "cancelled"]) -> None:
-        key = (receipt.batch, state, re.sub(r"\d+(\.\d+)?", "#", receipt.reason))
+        key = (receipt.batch, state, alike(receipt.reason))
         if (known := self._endings.get(key)) is not None:
             jobs = (*known.jobs, receipt.job)[:JOBS_A_GROUP]
             self._endings[key] = known.model_copy(update={"count": known.count + 1, "jobs": jobs})
         elif len(self._endings) < MAX_GROUPS:
             reason = receipt.reason[:MAX_REASON_CHARS]
             self._endings[key] = Ending(batch=receipt.batch, state=state, reason=reason, jobs=(receipt.job,))
+
+
+def alike(reason: str) -> str:
+    """The same for reasons that differ in numbers alone."""
+    return re.sub(r"\d+(\.\d+)?", "#", reason)
 
 
 def _finished(receipt: Receipt) -> Finished | None:

@@ -9,7 +9,23 @@ from importlib.resources import files
 
 from .highlights import Ending, Finished
 from .report import RunReport
-from .summary import Advice, Place, advice, again, counted, dollars, duration, spent, state, verdict, when
+from .summary import (
+    Advice,
+    Place,
+    advice,
+    again,
+    by_reason,
+    counted,
+    dollars,
+    duration,
+    named,
+    spent,
+    state,
+    state_word,
+    total,
+    verdict,
+    when,
+)
 
 Link = Callable[[str], str]
 """The address that leads from the page to an object of the store."""
@@ -99,20 +115,19 @@ def _endings(report: RunReport) -> Iterator[str]:
     if not report.endings:
         return
     yield '<section aria-labelledby="endings"><h2 id="endings">What was not made</h2>'
-    yield from map(_ending, report.endings)
+    yield from map(_reason, by_reason(report))
     told = sum(each.count for each in report.endings)
     if (rest := report.failed + report.cancelled - told) > 0:
         yield f'<p class="soft">{rest:,} more, for other reasons: nightreel status BATCH tells them.</p>'
     yield "</section>"
 
 
-def _ending(each: Ending) -> str:
-    word = "failed" if each.state == "failed" else "called off"
-    more = f" and {each.count - len(each.jobs):,} more" if each.count > len(each.jobs) else ""
+def _reason(group: list[Ending]) -> str:
+    first = group[0]
+    batches = (f'<p class="soft small">{escape(named(each))}</p>{_commands(again(each))}' for each in group)
     return (
-        f'<div class="ending {each.state}"><h3>{each.count:,} {word}</h3><p>{escape(each.reason)}</p>'
-        f'<p class="soft small">{escape(", ".join(each.jobs))}{more}, of {escape(each.batch)}</p>'
-        f"{_commands(again(each))}</div>"
+        f'<div class="ending {first.state}"><h3>{total(group):,} {state_word(first)}</h3>'
+        f"<p>{escape(first.reason)}</p>{''.join(batches)}</div>"
     )
 
 

@@ -7,7 +7,22 @@ from collections.abc import Iterator
 
 from .highlights import JOBS_A_GROUP, Finished
 from .report import RunReport
-from .summary import Place, advice, again, counted, dollars, duration, spent, state, verdict, when
+from .summary import (
+    Place,
+    advice,
+    again,
+    by_reason,
+    counted,
+    dollars,
+    duration,
+    named,
+    spent,
+    state,
+    state_word,
+    total,
+    verdict,
+    when,
+)
 
 WIDTH = 88
 BAR = 24  # characters of a stage that took all of the run
@@ -48,12 +63,11 @@ def _endings(report: RunReport) -> Iterator[str]:
     if not report.endings:
         return
     yield from _titled("What was not made")
-    for each in report.endings:
-        word = "failed" if each.state == "failed" else "called off"
-        yield from _wrapped(f"{each.count:,} {word}: {each.reason}", "", "  ")
-        more = f" and {each.count - len(each.jobs):,} more" if each.count > len(each.jobs) else ""
-        yield from _wrapped(f"{', '.join(each.jobs)}{more}, of {each.batch}", "  ", "  ")
-        yield from (f"     {command}" for command in again(each))
+    for group in by_reason(report):
+        yield from _wrapped(f"{total(group):,} {state_word(group[0])}: {group[0].reason}", "", "  ")
+        for each in group:
+            yield from _wrapped(named(each), "  ", "  ")
+            yield from (f"     {command}" for command in again(each))
 
 
 def _money(report: RunReport) -> Iterator[str]:

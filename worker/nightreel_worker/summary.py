@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from .highlights import Ending
+from .highlights import Ending, alike
 from .report import RunReport
 from .settings import Settings
 
@@ -101,12 +101,34 @@ def spent(report: RunReport) -> Iterator[Spent]:
             yield Spent(stage, what, seconds, share, report.usd * share)
 
 
+def by_reason(report: RunReport) -> list[list[Ending]]:
+    """What ended without a video, a list for each reason and in it one entry a batch; the most frequent first."""
+    groups: dict[tuple[str, str], list[Ending]] = {}
+    for each in report.endings:
+        groups.setdefault((each.state, alike(each.reason)), []).append(each)
+    return sorted(groups.values(), key=lambda group: -total(group))
+
+
+def total(group: list[Ending]) -> int:
+    return sum(each.count for each in group)
+
+
 def again(ending: Ending) -> tuple[str, ...]:
     """The commands that run these jobs again; a batch's own takes all of it that failed or was called off."""
     batch = shlex.quote(ending.batch)
     if ending.count <= min(RETRY_ONE_BY_ONE, len(ending.jobs)):
         return tuple(f"nightreel retry {batch} {shlex.quote(job)}" for job in ending.jobs)
     return (f"nightreel retry {batch}",)
+
+
+def state_word(ending: Ending) -> str:
+    return "failed" if ending.state == "failed" else "called off"
+
+
+def named(ending: Ending) -> str:
+    """Which jobs, and of which batch."""
+    more = f" and {ending.count - len(ending.jobs):,} more" if ending.count > len(ending.jobs) else ""
+    return f"{', '.join(ending.jobs)}{more}, of {ending.batch}"
 
 
 def advice(report: RunReport) -> Iterator[Advice]:
