@@ -54,11 +54,11 @@ class Chronicle:
     def __exit__(self, *_: object) -> None:
         self._reports.__exit__()
 
-    def end(self, report: RunReport, *, in_a_hurry: bool) -> None:
-        """Say the last words of a run that has ended, as far as they are heard in time."""
+    def end(self, report: RunReport, *others: Callable[[], object], in_a_hurry: bool) -> None:
+        """Say the last words of a run that has ended, and those of others, as far as they are heard in time."""
         log.info("run_ended", **report.model_dump(mode="json", exclude=LISTS))
         words = (lambda: self._reports.keep_last(report), lambda: self._announce(report), self._telemetry.finish)
-        in_time(*words, limit_s=LAST_WORD_S if in_a_hurry else LAST_S)
+        in_time(*others, *words, limit_s=LAST_WORD_S if in_a_hurry else LAST_S)
 
     def _announce(self, report: RunReport) -> None:
         """A run that had no work leaves no page, and is not spoken of."""
