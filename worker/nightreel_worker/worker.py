@@ -87,11 +87,9 @@ class Worker:
         limits = Limits(settings.stall_s, settings.load_timeout_s)
         heard = (self._meter.renderer_is, self._remotes.describe)
         self._renderer = Renderer(limits, settings.weights, settings.x264_preset, *heard)
-        rules = Rules(
-            settings.listed("input_buckets"), settings.input_https, settings.input_max_mb, settings.input_timeout_s
-        )
         web = Web(settings.listed("trusted_hosts"))
-        self._admission = Admission(store, models, settings.model, settings.max_attempts, Inputs(rules, web, store))
+        inputs = Inputs(Rules.of(settings), web, store)
+        self._admission = Admission(store, models, settings.model, settings.max_attempts, inputs)
         self._earlier = Earlier(store, self.id)
         self._limits = LimitKeeper(self._earlier, self._meter.price, lambda: self._tally.taken)
         self.budget = Budget.of(settings, store, self.id, self._meter, self._cold_start_s)
