@@ -189,7 +189,8 @@ class Comfy:
 
     async def get_stats(self, request: Request) -> Response:
         device = {"name": "cuda:0 Test Card", "type": "cuda", "index": 0, "vram_total": 24 << 30, "vram_free": 9 << 30}
-        return JSONResponse({"system": {"comfyui_version": "0.3.64"}, "devices": [device]})
+        devices = self.control.get("devices", [device])
+        return JSONResponse({"system": {"comfyui_version": "0.3.64"}, "devices": devices})
 
     # main.py: prompt_worker; execution.py: PromptExecutor.execute_async
 
