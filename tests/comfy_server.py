@@ -106,7 +106,7 @@ class Comfy:
     async def post_prompt(self, request: Request) -> Response:
         said = await request.json()
         prompt, prompt_id = said["prompt"], str(said.get("prompt_id", uuid.uuid4()))
-        if self.control.get("old"):  # before 0.3.57 the server gave ids of its own
+        if self.control.get("old"):  # before 0.3.45 the server gave ids of its own
             prompt_id = str(uuid.uuid4())
         if refusal := self.validate(prompt):
             return JSONResponse(refusal, status_code=400)
