@@ -33,6 +33,7 @@ HEAVY = {
     "pynvml",
     "torch",
     "transformers",
+    "websockets",
 }
 RENDERING = {"accelerate", "diffusers", "torch", "transformers"}
 
@@ -81,6 +82,7 @@ def test_the_contracts_hold() -> None:
         ("dispatcher/nightreel_dispatcher/extra.py", "from google.oauth2 import id_token"),
         ("worker/nightreel_worker/extra.py", "from opentelemetry import metrics"),
         ("worker/nightreel_worker/extra.py", "import pynvml"),
+        ("worker/nightreel_worker/extra.py", "from websockets.sync.client import connect"),
     ],
 )
 def test_an_import_in_the_wrong_place_breaks_them(module: str, line: str, tmp_path: Path) -> None:

@@ -77,6 +77,9 @@ class Settler:
                 return self._fail(claim, str(error), "failed")
             case Fate.RETRY:
                 return self._retry(claim, f"{type(error).__name__}: {error}")
+            case Fate.POSTPONE:
+                self._close(claim, "preempted", str(error))
+                self._release(claim, str(error), self._delay_s(claim.delivery.delivery_attempt))
             case Fate.HAND_BACK:
                 self._close(claim, "preempted", str(error))
                 self._release(claim, str(error), 0.0)
@@ -135,13 +138,15 @@ class Settler:
         tries = claim.failures + 1 if claim.attempt else claim.delivery.delivery_attempt
         if tries < self._max_attempts:
             self._close(claim, "failed", reason)
-            delay_s = min(self._retry_delay_s * 2 ** (tries - 1), MAX_RETRY_DELAY_S)
-            self._release(claim, reason, delay_s)
+            self._release(claim, reason, self._delay_s(tries))
         elif claim.request is not None:
             return self._fail(claim, str(GaveUp(f"gave up after {tries} attempts; the last one: {reason}")), "failed")
         else:
             self._reject(claim, GaveUp(reason))
         return None
+
+    def _delay_s(self, tries: int) -> float:
+        return min(self._retry_delay_s * 2.0 ** min(tries - 1, 20), MAX_RETRY_DELAY_S)
 
     def _release(self, claim: Claim, reason: str, delay_s: float) -> None:
         claim.delivery.release(delay_s)
