@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from nightreel_dispatcher.looked import last
 from nightreel_dispatcher.looking import call_off
 from nightreel_queue.base import Message
 from nightreel_queue.connect import open_queue
@@ -65,7 +66,7 @@ def status(
             rows = [_batch_row(kept, each) for each in Batches(kept).list()]
             with contextlib.closing(open_queue(settings.queue_url, make=False)) as waiting:
                 backlog = waiting.backlog()
-            held = Holds(kept).read()
+            held, looked = Holds(kept).read(), last(kept)
             if as_json:
                 counts = {
                     "ready": backlog.ready,
@@ -73,7 +74,8 @@ def status(
                     "leased": backlog.leased,
                     "dead": backlog.dead,
                 }
-                print(json.dumps({"batches": rows, "queue": counts, "hold": held.reason if held else None}))
+                told = {"hold": held.reason if held else None, "looked": looked and looked.model_dump(mode="json")}
+                print(json.dumps({"batches": rows, "queue": counts, **told}))
                 return
             _show_batches(console, rows)
             if held:
@@ -83,6 +85,8 @@ def status(
                 f"queue: {backlog.ready} ready, {backlog.delayed} delayed, {backlog.leased} held by workers, "
                 f"{backlog.dead} dead letters"
             )
+            if looked:
+                console.print(looked.sentence, markup=False)
             return
         jobs = list(statuses(kept, known_batch(kept, batch)))
     if as_json:

@@ -25,6 +25,7 @@ from .serve import serve
 from .sheet import sheet
 from .simulate import simulate
 from .submit import enqueue
+from .wake import wake, workers
 from .weights import weights
 from .work import work
 
@@ -45,7 +46,7 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-MAKING = (preview, plan, render, enqueue, work, serve)
+MAKING = (preview, plan, render, enqueue, work, serve, wake, workers)
 AFTERWARDS = (status, runs, report, budget, costs, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
 for verb in (*MAKING, *AFTERWARDS):
     app.command()(verb)

@@ -28,6 +28,7 @@ from .desk import Desk
 from .identity import Guard, Verify
 from .inbox import Busy
 from .jobs import DeskOf, refusals
+from .looked import last
 from .looking import latest
 from .page import overview_page
 from .replies import mistakes_of
@@ -90,6 +91,7 @@ def overview(request: Request, desk: DeskOf) -> Response:
         version=request.app.version,
         queue=Waiting(ready=backlog.ready, delayed=backlog.delayed, leased=backlog.leased, dead=backlog.dead),
         hold=hold.reason if hold else None,
+        looked=last(desk.store),
         batches=latest(desk.store),
     )
     if "text/html" in request.headers.get("accept", ""):

@@ -20,6 +20,7 @@ def overview_page(found: Overview, store: str) -> str:
     """One screen of HTML, without scripts."""
     queue = found.queue
     held = f'<p class="held">On hold: {escape(found.hold)}</p>' if found.hold is not None else ""
+    looked = f"<p>{escape(found.looked.sentence)}</p>" if found.looked else ""
     rows = "".join(
         f'<tr><td><a href="/batches/{escape(each.batch)}">{escape(each.batch)}</a></td><td>{escape(each.title)}</td>'
         f"<td>{each.count}</td><td>{each.enqueued_at:%Y-%m-%d %H:%M} UTC</td></tr>"
@@ -34,6 +35,6 @@ def overview_page(found: Overview, store: str) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Nightreel</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
         f"<h1>Nightreel</h1>{held}<p>Queue: {queue.ready} ready, {queue.delayed} delayed, {queue.leased} held by workers,"
-        f" {queue.dead} dead letters. Store: {escape(store)}</p><h2>Latest batches</h2>{batches}"
+        f" {queue.dead} dead letters. Store: {escape(store)}</p>{looked}<h2>Latest batches</h2>{batches}"
         f'<p>Version {escape(found.version)} · <a href="/openapi.json">OpenAPI</a></p></body></html>'
     )

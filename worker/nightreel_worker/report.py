@@ -20,6 +20,8 @@ from .highlights import BatchCount, Ending, Finished, Highlights
 LISTS = {"taken", "batches", "endings", "slowest", "shown"}
 """Fields of a report that its line in the log leaves out."""
 
+EMPTY = "the queue is empty"  # how `why` begins, of a run that left because nothing waited
+
 
 class RunReport(Record):
     """One worker's life in figures; stored as .nightreel/runs/RUN.json."""
@@ -27,6 +29,8 @@ class RunReport(Record):
     run: str
     state: Literal["running", "ended"] = "ended"
     """A run that was killed stays at running, with the figures of its last half minute."""
+    wake: str = ""
+    """Id of the start that it belongs to; empty when a person started it."""
     started_at: dt.datetime
     ended_at: dt.datetime
     why: str
@@ -86,6 +90,18 @@ class RunReport(Record):
         return self.unavailable or any(
             (self.done, self.failed, self.cancelled, self.earlier, self.rejected, self.returned)
         )
+
+    @property
+    def emptied_at(self) -> float | None:
+        """When this run found the queue empty, in seconds since the epoch; None when it left, or was ended, for another reason."""
+        if self.state == "running" or self.unavailable or not self.why.startswith(EMPTY):
+            return None
+        return self.ended_at.timestamp() - self.stages_s.get("drain", 0.0)
+
+    @property
+    def ended_jobs(self) -> int:
+        """Deliveries that are dealt with for good. What went back to the queue is not."""
+        return self.done + self.failed + self.cancelled + self.earlier + self.rejected
 
 
 def run_name(run: str) -> str:

@@ -111,6 +111,9 @@ class Settings(BaseSettings):
         description="hosts that may be asked although they are private or speak plain http, HOST or HOST:PORT,"
         " separated by commas",
     )
+    wake_id: str = Field(
+        "", description="the start that a worker belongs to, which its report names; set by whoever starts it"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="json has Cloud Logging's fields; auto: console on a terminal, else json"

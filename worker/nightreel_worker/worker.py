@@ -378,6 +378,7 @@ class Worker:
         return RunReport(
             run=self.id,
             state=state,
+            wake=self._settings.wake_id,
             started_at=self._started_at,
             ended_at=utc_now(),
             why=self._why,
