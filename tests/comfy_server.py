@@ -106,7 +106,7 @@ class Comfy:
     async def post_prompt(self, request: Request) -> Response:
         said = await request.json()
         prompt, prompt_id = said["prompt"], str(said.get("prompt_id", uuid.uuid4()))
-        if self.control.get("old"):  # before 0.3.57 the server gave ids of its own
+        if self.control.get("old"):  # before 0.3.45 the server gave ids of its own
             prompt_id = str(uuid.uuid4())
         if refusal := self.validate(prompt):
             return JSONResponse(refusal, status_code=400)
@@ -189,7 +189,8 @@ class Comfy:
 
     async def get_stats(self, request: Request) -> Response:
         device = {"name": "cuda:0 Test Card", "type": "cuda", "index": 0, "vram_total": 24 << 30, "vram_free": 9 << 30}
-        return JSONResponse({"system": {"comfyui_version": "0.3.64"}, "devices": [device]})
+        devices = self.control.get("devices", [device])
+        return JSONResponse({"system": {"comfyui_version": "0.3.64"}, "devices": devices})
 
     # main.py: prompt_worker; execution.py: PromptExecutor.execute_async
 

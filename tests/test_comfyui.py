@@ -301,6 +301,16 @@ def test_nobody_there_is_away_and_a_wrong_token_is_for_good(
     assert drawn(source(*pair, token="wrong"), "a house") == ["a house"]  # the other one asks for none
 
 
+def test_a_server_that_talks_nonsense_is_told_of_and_ends_nothing(
+    pair: list[Comfy], source: Callable[..., ComfyuiSource]
+) -> None:
+    pair[0].control(devices={"none": "at all"})
+
+    with pytest.raises(SourceAway, match=r"says what ComfyUI does not \(KeyError"):
+        drawn(source(pair[0]), "a boat")
+    assert drawn(source(*pair), "a house") == ["a house"]
+
+
 def test_a_prompt_that_hangs_is_called_off_and_goes_to_another_server(
     start: Callable[[], Comfy], pair: list[Comfy], source: Callable[..., ComfyuiSource]
 ) -> None:
@@ -458,3 +468,20 @@ def test_a_worker_leaves_when_the_server_of_its_own_model_is_not_there(house: Ho
     assert "nobody listens there: start ComfyUI" in run.err
     assert house.attempts("film")[0].end == "preempted"
     assert house.queue.backlog().total == 1
+
+
+def test_a_worker_that_is_told_to_leave_calls_its_prompts_off_and_gives_the_job_back(
+    house: House, pair: list[Comfy]
+) -> None:
+    house.enqueue(comfy_job("film", "slow one", "slow two", "slow three"))
+    worker = house.start(model="comfyui-schnell", comfyui_servers=pair[0].address)
+    until(lambda: len(pair[0].log("prompts")) == 2, "two prompts", worker)
+
+    worker.terminate()
+    run = finish(worker)
+
+    assert run.code == 0, run.err
+    assert len(pair[0].log("deleted")) == 2
+    assert len(pair[0].log("interrupted")) >= 1
+    assert [attempt.end for attempt in house.attempts("film")] == ["preempted"]
+    assert house.queue.backlog().ready == 1

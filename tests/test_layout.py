@@ -113,6 +113,7 @@ def admits(requirement: Requirement, pinned: dict[str, str]) -> bool:
         ("comfyui", "requirements.txt"),
         ("comfyui", "requirements-cpu.txt"),
         ("gcp", "requirements.txt"),
+        ("metrics", "requirements.txt"),
         ("gcp", "requirements-dispatcher.txt"),
         ("cloudrun", "requirements-dispatcher.txt"),
         ("serve", "requirements-dispatcher.txt"),
