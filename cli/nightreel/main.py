@@ -16,6 +16,7 @@ from .download import download
 from .garbage import gc
 from .holding import hold, resume
 from .plan import plan
+from .pods import pods
 from .preview import preview
 from .render import render
 from .runs import runs
@@ -51,6 +52,7 @@ for verb in (*MAKING, *AFTERWARDS):
 app.add_typer(pubsub, name="pubsub")
 app.add_typer(gcs, name="gcs")
 app.add_typer(weights, name="weights")
+app.add_typer(pods, name="pods")
 
 
 def main() -> None:

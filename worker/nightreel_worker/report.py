@@ -23,6 +23,8 @@ class RunReport(Record):
     run: str
     state: Literal["running", "ended"] = "ended"
     """A run that was killed stays at running, with the figures of its last half minute."""
+    wake: str = ""
+    """Id of the start that it belongs to; empty when a person started it."""
     started_at: dt.datetime
     ended_at: dt.datetime
     why: str
@@ -51,6 +53,8 @@ class RunReport(Record):
     """What of them stands on receipts of this run."""
     lost_s: float = 0.0
     """What of them went to jobs that got no receipt from this run."""
+    machine: str = ""
+    """Id of the machine, where it has one: such as a pod's."""
     price: str = ""
     usd: float = 0.0
     """What the run cost, to a millionth."""

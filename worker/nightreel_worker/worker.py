@@ -384,6 +384,8 @@ class Worker:
         return RunReport(
             run=self.id,
             state=state,
+            wake=self._settings.wake_id,
+            machine=self._settings.machine,
             started_at=self._started_at,
             ended_at=utc_now(),
             why=self._why,

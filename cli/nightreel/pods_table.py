@@ -1,0 +1,54 @@
+"""Pods as a table, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from nightreel_dispatcher.launchers.runpod import is_spot
+from nightreel_dispatcher.pods import Seen
+
+
+def row(seen: Seen, now: float) -> dict[str, Any]:
+    pod, run = seen.pod, seen.run
+    gpus = pod.runtime.gpus if pod.runtime else ()
+    return {
+        "pod": pod.id,
+        "name": pod.name,
+        "gpu": pod.gpu.id if pod.gpu else "",
+        "spot": is_spot(pod),
+        "status": pod.status,
+        "words": seen.words,
+        "since": (pod.started_at or pod.created_at).isoformat(timespec="seconds"),
+        "usd_per_hour": pod.cost,
+        "usd": round(pod.paid_usd(now), 4) if pod.is_up else None,
+        "gpu_percent": gpus[0].util if gpus else None,
+        "run": run.run if run else None,
+        "done": run.done if run else None,
+        "failed": run.failed if run else None,
+        "keyframes": run.keyframes if run else None,
+        "run_usd": run.usd if run else None,
+    }
+
+
+def show(found: Sequence[Seen], now: float) -> None:
+    if not found:
+        print("there are no pods of this store")
+        return
+    right = [Column(name, justify="right", no_wrap=True) for name in ("USD/h", "USD", "GPU %", "made", "failed")]
+    columns = [Column(name, no_wrap=True) for name in ("pod", "GPU", "paid as", "since")]
+    table = Table(*columns, *right, Column("state", overflow="fold"), box=None)
+    for each in [row(seen, now) for seen in found]:
+        figures = [_figure(each[name]) for name in ("usd_per_hour", "usd", "gpu_percent", "done", "failed")]
+        paid_as = "spot" if each["spot"] else "on demand"
+        since = str(each["since"])[:16].replace("T", " ")
+        table.add_row(each["pod"], each["gpu"], paid_as, since, *figures, escape(each["words"]))
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
