@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from nightreel_dispatcher.launchers.base import LauncherError, NotAllowed, QuotaExceeded
-from nightreel_dispatcher.launchers.runpod import Launched, RunPod, end, is_spot, prefix, stop
+from nightreel_dispatcher.launchers.base import LauncherError, NotAllowed
+from nightreel_dispatcher.launchers.runpod import Launched, RunPod, end, prefix, resume, stop
 from nightreel_dispatcher.launchers.runpod_api import RunPodApi
 from nightreel_dispatcher.launchers.runpod_settings import RunPodSettings
 from nightreel_dispatcher.launchers.runpod_shapes import Pod
@@ -102,16 +102,10 @@ def pods_resume(
     id: Annotated[str, typer.Argument(help="The pod's id.", show_default=False)], store: StoreFlag = None
 ) -> None:
     """Start a pod again that was stopped."""
-    _, own, api = _open(store)
-    most = own.max_usd_per_hour
+    own = settings_of(RunPodSettings)
 
     def begin(api: RunPodApi, id: str) -> None:
-        if is_spot(api.pod(id)):
-            raise NotAllowed("a spot pod is not resumed: start a new one, nightreel pods start --spot")
-        api.act(id, "start")
-        if most and (usd := api.pod(id).cost) > most:
-            stop(api, id)
-            raise QuotaExceeded(f"{id} costs {usd:g} USD an hour now, and may cost {most:g}: stopped again")
+        resume(api, id, own.max_usd_per_hour)
 
     _each(store, id, False, lambda pod: not pod.is_up, begin, "started")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from rich.table import Column, Table
 
 from nightreel_dispatcher.launchers.runpod import is_spot
 from nightreel_dispatcher.pods import Seen
+
+WIDE = 10_000  # a line's width where there is no terminal: reasons stay whole
 
 
 def row(seen: Seen, now: float) -> dict[str, Any]:
@@ -46,8 +49,8 @@ def show(found: Sequence[Seen], now: float) -> None:
         figures = [_figure(each[name]) for name in ("usd_per_hour", "usd", "gpu_percent", "done", "failed")]
         paid_as = "spot" if each["spot"] else "on demand"
         since = str(each["since"])[:16].replace("T", " ")
-        table.add_row(each["pod"], each["gpu"], paid_as, since, *figures, escape(each["words"]))
-    Console(highlight=False, soft_wrap=True).print(table)
+        table.add_row(each["pod"], each["gpu"].removeprefix("NVIDIA "), paid_as, since, *figures, escape(each["words"]))
+    Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 def _figure(value: float | None) -> str:

@@ -240,6 +240,16 @@ def stop(api: RunPodApi, id: str) -> None:
             raise
 
 
+def resume(api: RunPodApi, id: str, max_usd: float) -> None:
+    """Start a pod that was stopped. Raises LauncherError; QuotaExceeded, too, when it would cost more than max_usd an hour."""
+    if is_spot(api.pod(id)):
+        raise NotAllowed("a spot pod is not resumed: start a new one, nightreel pods start --spot")
+    api.act(id, "start")
+    if max_usd and (usd := api.pod(id).cost) > max_usd:
+        stop(api, id)
+        raise QuotaExceeded(f"it costs {usd:g} USD an hour now, and may cost {max_usd:g}: stopped again")
+
+
 def end(api: RunPodApi, id: str) -> None:
     """Delete a pod; one that is gone is left alone. Raises LauncherError."""
     try:

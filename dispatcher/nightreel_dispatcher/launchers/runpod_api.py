@@ -22,7 +22,7 @@ from nightreel_worker.deadline import Deadline
 from .base import LauncherUnavailable, NotAllowed, QuotaExceeded
 from .runpod_shapes import Made, Offer, Pod, PodRequest
 
-CALL_S = 12.0  # that an answer may take, from the connection to its last byte
+CALL_S = 12.0  # two of them, a start and a look for what came of it, stay below half a minute
 MAX_ANSWER_BYTES = 8 << 20
 NO_MACHINE_S = 300.0  # when to ask again for a machine; nobody is told when one comes free
 Action = Literal["start", "stop", "terminate"]
@@ -55,6 +55,8 @@ class RunPodApi:
 
     key: str = field(repr=False)
     endpoint: str = "https://api.runpod.io"
+    limit_s: float = CALL_S
+    """That an answer may take, from the connection to its last byte."""
 
     def pods(self, prefix: str) -> list[Pod]:
         """Those whose names begin so; the others are not even read."""
@@ -143,7 +145,7 @@ class RunPodApi:
             headers["Content-Type"] = "application/json"
         connection = self._connection()
         try:
-            with Deadline(CALL_S) as deadline:
+            with Deadline(self.limit_s) as deadline:
                 connection.connect()
                 deadline.guard(connection.sock)
                 connection.request(method, path, sent, headers)
@@ -160,8 +162,8 @@ class RunPodApi:
         parts = urlsplit(self.endpoint)
         host, port = parts.hostname or "", parts.port
         if parts.scheme == "https":
-            return http.client.HTTPSConnection(host, port, timeout=CALL_S, context=ssl.create_default_context())
-        return http.client.HTTPConnection(host, port, timeout=CALL_S)
+            return http.client.HTTPSConnection(host, port, timeout=self.limit_s, context=ssl.create_default_context())
+        return http.client.HTTPConnection(host, port, timeout=self.limit_s)
 
 
 def _refusal(status: int, data: bytes, retry_s: float, *, making: bool) -> Exception:
