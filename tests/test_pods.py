@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from fake_gcs import FakeGcs
 from fake_runpod import KEY, RTX_3090, Card, FakeRunPod, Fault, until
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from nightreel.main import app
 from nightreel_dispatcher.launchers.runpod import GOOGLE_KEY, prefix
@@ -172,9 +171,11 @@ def test_a_pod_that_never_gets_ready_is_stopped_and_what_it_cost_is_told(runpod:
     runpod.pods[patience.id] |= {"status": "RUNNING", "startedAt": ago(0)}
 
     assert patience.look(14) is None
-    assert patience.look(15) == Outcome(
-        patience.id, False, "no sign of its worker in 900 s: stopped", 900.0, pytest.approx(0.115)
-    )
+    outcome = patience.look(15)
+
+    assert outcome is not None
+    assert (outcome.ready, outcome.words) == (False, "no sign of its worker in 900 s: stopped")
+    assert (outcome.paid_s, round(outcome.usd, 3)) == (900.0, 0.115)
     assert runpod.pods[patience.id]["status"] == "EXITED"
 
 
@@ -333,14 +334,27 @@ def test_a_wrong_key_is_bad_input_and_an_empty_account_too(
 ) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server.url)
     store.put("a", b"")
+    address = f"gs://pods-{os.urandom(4).hex()}/films"
+    setup_bucket(address, "us-central1", project="demo")
     runpod.faults.append(Fault("POST", 402, "Insufficient balance"))
-    cloud = {"STORE": "gs://b/films", "QUEUE": "pubsub://demo/films", "RUNPOD_IMAGE": "i"}
 
-    wrong, poor = nightreel("list", RUNPOD_API_KEY="rpa_WRONG"), nightreel("start", **cloud)
+    wrong = nightreel("list", RUNPOD_API_KEY="rpa_WRONG")
+    poor = nightreel("start", STORE=address, QUEUE="pubsub://demo/films", RUNPOD_IMAGE="i")
 
-    assert (wrong.exit_code, poor.exit_code) == (2, 2)
+    assert (wrong.exit_code, poor.exit_code) == (2, 2), poor.output
     assert "does not know this key" in wrong.output
     assert "too little money (Insufficient balance)" in poor.output
+
+
+def test_nothing_is_paid_while_the_store_cannot_be_had(
+    nightreel: Callable[..., Result], runpod: FakeRunPod, gcs_server: FakeGcs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server.url)
+
+    result = nightreel("start", STORE="gs://no-such-bucket/films", QUEUE="pubsub://demo/films", RUNPOD_IMAGE="i")
+
+    assert result.exit_code == 3, result.output
+    assert runpod.asked == []
 
 
 def test_start_waits_for_the_worker_and_tells_the_price_that_counts(
