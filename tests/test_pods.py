@@ -18,8 +18,8 @@ from fake_runpod import KEY, RTX_3090, Card, FakeRunPod, Fault, until
 from typer.testing import CliRunner, Result
 
 from nightreel.main import app
-from nightreel_dispatcher.launchers.runpod import GOOGLE_KEY, prefix
 from nightreel_dispatcher.launchers.runpod_api import RunPodApi
+from nightreel_dispatcher.launchers.runpod_order import GOOGLE_KEY, prefix
 from nightreel_dispatcher.own_pod import NoPod, OwnPod
 from nightreel_dispatcher.pod_start import Outcome, PodStart
 from nightreel_dispatcher.pods import find_silent, look, sweep
@@ -186,7 +186,8 @@ def test_a_pod_with_an_error_is_given_up_at_once(runpod: FakeRunPod, store: Stor
     outcome = patience.look(1)
 
     assert outcome is not None
-    assert not outcome.ready
+    assert (outcome.ready, outcome.words) == (False, "error: stopped")
+    assert runpod.pods == {}  # RunPod stops none that is in error
 
 
 def test_a_worker_that_has_done_everything_and_deleted_its_pod_was_ready(runpod: FakeRunPod, store: Store) -> None:

@@ -16,8 +16,9 @@ from nightreel_dispatcher.launchers.base import (
     QuotaExceeded,
     Refused,
 )
-from nightreel_dispatcher.launchers.runpod import Order, RunPod, prefix, resume
+from nightreel_dispatcher.launchers.runpod import RunPod, _remembered, resume
 from nightreel_dispatcher.launchers.runpod_api import RunPodApi
+from nightreel_dispatcher.launchers.runpod_order import Order, prefix
 from nightreel_dispatcher.launchers.runpod_settings import RunPodSettings
 from nightreel_worker.settings import Settings
 
@@ -382,13 +383,52 @@ def test_pods_of_others_and_of_other_stores_are_not_ours(runpod: FakeRunPod, lau
     assert prefix(STORE) == prefix(f"{STORE}/")
 
 
-def test_a_pod_that_is_over_or_gone_is_left_alone(runpod: FakeRunPod, launcher: Open) -> None:
+def test_a_pod_that_is_over_is_left_alone(runpod: FakeRunPod, launcher: Open) -> None:
     over = runpod.put(f"{prefix(STORE)}pod-{WAKE}-1", status="EXITED")
 
     launcher().cancel(over)
-    launcher().cancel("gone")
 
-    assert runpod.pods[over]["status"] == "EXITED"
+    assert runpod.requests("POST") == []
+
+
+def test_a_pod_that_is_not_ours_is_never_cancelled(runpod: FakeRunPod, launcher: Open) -> None:
+    others = runpod.put("jupyter")
+
+    for id in (others, "nobody"):
+        with pytest.raises(NotAllowed, match=f"no worker {id}"):
+            launcher().cancel(id)
+
+    assert runpod.pods[others]["status"] == "RUNNING"
+
+
+def test_a_pod_that_deleted_itself_is_told_of_as_ended_for_an_hour(
+    runpod: FakeRunPod, launcher: Open, clock: Clock
+) -> None:
+    opened = launcher()
+    [id] = opened.start(1, WAKE, "")
+    opened.executions()
+    del runpod.pods[id]
+
+    before = opened.executions()
+    clock.now += 5
+    [gone] = opened.executions()
+
+    assert [each.is_up for each in before] == [True]
+    assert (gone.id, gone.state, gone.wake) == (id, "ended", WAKE)
+    assert gone.ended_at is not None
+    assert _remembered({id: gone}, [], gone.ended_at + 3599) != {}
+    assert _remembered({id: gone}, [], gone.ended_at + 3600) == {}
+
+
+def test_a_new_pod_that_is_not_listed_yet_counts_as_starting(runpod: FakeRunPod, launcher: Open) -> None:
+    opened = launcher()
+    opened.start(1, WAKE, "")
+    runpod.faults.append(Fault("GET /v2/pods", 200, body=b'{"pods": []}'))
+
+    [new] = opened.executions()
+
+    assert new.state == "starting"
+    assert _remembered({new.id: new}, [], new.started_at + 31)[new.id].state == "ended"
 
 
 def test_a_pod_that_is_locked_is_told(runpod: FakeRunPod, launcher: Open) -> None:

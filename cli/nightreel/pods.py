@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 
 from nightreel_dispatcher.launchers.base import LauncherError, NotAllowed
-from nightreel_dispatcher.launchers.runpod import Launched, RunPod, end, prefix, resume, stop
+from nightreel_dispatcher.launchers.runpod import Launched, RunPod, end, resume, stop
 from nightreel_dispatcher.launchers.runpod_api import RunPodApi
+from nightreel_dispatcher.launchers.runpod_order import prefix
 from nightreel_dispatcher.launchers.runpod_settings import RunPodSettings
 from nightreel_dispatcher.launchers.runpod_shapes import Pod
 from nightreel_dispatcher.own_pod import NoPod, OwnPod, work_command

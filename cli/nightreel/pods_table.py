@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from nightreel_dispatcher.launchers.runpod import is_spot
+from nightreel_dispatcher.launchers.runpod_order import is_spot
 from nightreel_dispatcher.pods import Seen
 
 WIDE = 10_000  # a line's width where there is no terminal: reasons stay whole

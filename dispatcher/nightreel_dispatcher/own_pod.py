@@ -20,8 +20,8 @@ from types import FrameType
 from typing import Literal
 
 from .launchers.base import LauncherError, NotAllowed
-from .launchers.runpod import GOOGLE_KEY
 from .launchers.runpod_api import RunPodApi
+from .launchers.runpod_order import GOOGLE_KEY
 from .launchers.runpod_settings import ENDPOINT, KEY, checked_endpoint
 
 TRIES = 3  # runs of a worker that fails, before the pod is given up

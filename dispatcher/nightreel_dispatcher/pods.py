@@ -14,8 +14,9 @@ from nightreel_storage.errors import NotFound
 from nightreel_worker.report import RunReport, run_name
 
 from .launchers.base import LauncherError
-from .launchers.runpod import is_spot, stop
+from .launchers.runpod import stop
 from .launchers.runpod_api import RunPodApi
+from .launchers.runpod_order import is_spot
 from .launchers.runpod_shapes import Pod
 
 SKEW = dt.timedelta(hours=1)  # that clocks may differ by

@@ -1,25 +1,25 @@
-"""Workers as pods on RunPod. A pod's name tells whose it is: the store's mark, how it is paid, the wake id, a number."""
+"""Workers as pods on RunPod."""
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from nightreel_worker.settings import Settings
 
 from .base import Execution, LauncherError, LauncherUnavailable, NotAllowed, QuotaExceeded, State
 from .runpod_api import NoMachine, NoSuchPod, RunPodApi, Unfit
-from .runpod_settings import ENDPOINT, RunPodSettings
+from .runpod_order import Order, is_spot, wake_of
+from .runpod_settings import RunPodSettings
 from .runpod_shapes import Made, Offer, Pod, PodRequest
 
 ALL_S = 30.0  # after which no more pods of one start are asked for
+KEPT_S = 3600.0  # that an execution is told of after its end
+APPEAR_S = 30.0  # that a new pod may be missing in RunPod's list
+ASKED_FOR = "asked for, not listed yet"
 FRESH_S = 5.0  # that a list of pods is told again without asking RunPod
-GOOGLE_KEY = "NIGHTREEL_RUNPOD_GOOGLE_KEY"
-SPOT_DRAIN_S = 4.0  # RunPod kills a spot pod five seconds after SIGTERM
 STATES: Mapping[str, State] = {
     "PROVISIONING": "starting",
     "STARTING": "starting",
@@ -27,25 +27,6 @@ STATES: Mapping[str, State] = {
     "EXITED": "ended",
     "TERMINATED": "ended",
 }
-STAYS_HERE = frozenset(
-    ("queue", "store", "models", "weights", "scratch", "price", "prices", "task_timeout_s", "webhook_secret",
-     "trusted_hosts", "wake_id", "machine", "log_format")
-)  # fmt: skip
-"""Settings of this machine, or secret ones: no pod inherits them."""
-
-
-def prefix(store: str) -> str:
-    """How the names of all pods begin that work for a store: pods of others, and of other stores, are left alone."""
-    return f"nightreel-{hashlib.sha256(store.rstrip('/').encode()).hexdigest()[:6]}-"
-
-
-def is_spot(pod: Pod) -> bool:
-    """As its name tells: RunPod's API does not."""
-    return pod.name.split("-")[2:3] == ["spot"]
-
-
-def wake_of(pod: Pod) -> str:
-    return "-".join(pod.name.split("-")[3:-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,50 +40,6 @@ class Launched:
     """What the list said when it was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What every pod shall be; a PodRequest is made of it for each."""
-
-    request: PodRequest
-    """Without name, type of GPU and price."""
-    gpus: Sequence[str]
-    prefix: str
-    spot: bool
-    bid_usd: float
-    max_usd: float
-
-    @classmethod
-    def of(cls, settings: Settings, own: RunPodSettings, told: Mapping[str, str]) -> Order:
-        """told: variables for each pod, over those that follow from settings. Raises NotAllowed for what cannot work."""
-        if not settings.store.startswith("gs://") or not settings.queue.startswith("pubsub://"):
-            raise NotAllowed(
-                "a pod sees no files of this machine: set NIGHTREEL_QUEUE=pubsub://PROJECT/SUBSCRIPTION and"
-                " NIGHTREEL_STORE=gs://BUCKET/PREFIX"
-            )
-        if not own.image:
-            raise NotAllowed("pods need the worker's image: set NIGHTREEL_RUNPOD_IMAGE=REGISTRY/NAME:TAG")
-        request = PodRequest(
-            name="",
-            image=own.image,
-            args="pods work",
-            gpu="",
-            cloud="COMMUNITY" if own.cloud == "community" else "SECURE",
-            disk_gb=own.disk_gb,
-            env={**_environment(settings, own), **told},
-            data_centers=own.listed("data_centers"),
-            registry=own.registry,
-            volume=own.volume,
-            mount=own.mount,
-        )
-        gpus, bid, most = own.listed("gpus"), own.bid_usd_per_hour, own.max_usd_per_hour
-        return cls(request, gpus, prefix(settings.store), own.spot, bid, most)
-
-    def one(self, wake: str, number: int, offer: Offer) -> PodRequest:
-        name = f"{self.prefix}{'spot' if self.spot else 'pod'}-{wake}-{number}"
-        told = {"NIGHTREEL_WAKE_ID": wake, "NIGHTREEL_PRICE": f"{offer.usd_per_hour:g}"}
-        return replace(self.request, name=name, gpu=offer.gpu, env={**self.request.env, **told})
-
-
 class RunPod:
     """Starts pods, and tells of those that it, or another with the same store, has started."""
 
@@ -111,8 +48,9 @@ class RunPod:
     def __init__(self, api: RunPodApi, order: Order, clock: Callable[[], float] = time.monotonic) -> None:
         self._api, self._order, self._clock = api, order, clock
         self._lock = threading.Lock()
-        self._listed: Sequence[Execution] = ()
+        self._listed: Sequence[Pod] = ()
         self._listed_at = -FRESH_S
+        self._known: dict[str, Execution] = {}
 
     @classmethod
     def of(cls, settings: Settings, own: RunPodSettings, told: Mapping[str, str] | None = None) -> RunPod:
@@ -132,6 +70,7 @@ class RunPod:
         while len(launched) < count and self._clock() - begun < ALL_S:
             try:
                 launched.append(self._one(wake, len(launched) + 1, offers))
+                self._expect(launched[-1].id, wake)
             except (QuotaExceeded, NotAllowed):
                 if launched:
                     break
@@ -161,17 +100,26 @@ class RunPod:
         return sorted(cheap, key=lambda each: not each.in_stock)
 
     def executions(self) -> Sequence[Execution]:
-        """As in the protocol; RunPod is not asked again for five seconds. Pods that it has deleted are not told."""
+        """As in the protocol; RunPod is not asked again for five seconds.
+
+        RunPod forgets a pod that was deleted, and never tells when one ended: that is when this launcher first noticed.
+        """
         with self._lock:
             if self._clock() - self._listed_at >= FRESH_S:
-                self._listed = [_execution(pod) for pod in self._api.pods(self._order.prefix)]
+                self._listed = self._api.pods(self._order.prefix)
                 self._listed_at = self._clock()
-            return self._listed
+            self._known = _remembered(self._known, self._listed, time.time())
+            return list(self._known.values())
 
     def cancel(self, id: str) -> None:
         """As in the protocol: the pod is stopped, which sends its worker SIGTERM."""
         self._forget()
-        stop(self._api, id)
+        found = next((each for each in self.executions() if each.id == id), None)
+        if found is None:
+            raise NotAllowed(f"there is no worker {id} on RunPod: nightreel pods list")
+        if found.state != "ended":
+            self._forget()
+            stop(self._api, id)
 
     def _one(self, wake: str, number: int, offers: Sequence[Offer]) -> Launched:
         """One pod, of the first type that can be had. Raises NoMachine with the last type's words."""
@@ -224,19 +172,29 @@ class RunPod:
             )
         return Launched(made.id, offer.gpu, usd, offer.usd_per_hour)
 
+    def _expect(self, id: str, wake: str) -> None:
+        with self._lock:
+            self._known[id] = Execution(id, "starting", time.time(), wake, words=ASKED_FOR)
+
     def _forget(self) -> None:
         with self._lock:
             self._listed_at = -FRESH_S
 
 
 def stop(api: RunPodApi, id: str) -> None:
-    """Stop a pod; one that is over, or gone, is left alone. Raises LauncherError."""
+    """Stop a pod; one that is over, or gone, is left alone. Raises LauncherError.
+
+    One in error may cost, and RunPod stops none of these: it is deleted.
+    """
     try:
         api.act(id, "stop")
     except NoSuchPod:
         return
     except Unfit:
-        if api.pod(id).is_up:
+        pod = api.pod(id)
+        if pod.status == "ERROR":
+            end(api, id)
+        elif pod.is_up:
             raise
 
 
@@ -258,32 +216,31 @@ def end(api: RunPodApi, id: str) -> None:
         return
 
 
-def _environment(settings: Settings, own: RunPodSettings) -> dict[str, str]:
-    """What a pod's worker is told: what the operator has set, as far as it is no matter of this machine."""
-    given = {name: getattr(settings, name) for name in settings.model_fields_set - STAYS_HERE}
-    told = {f"NIGHTREEL_{name.upper()}": _text(value) for name, value in sorted(given.items())}
-    told |= {"NIGHTREEL_QUEUE": settings.queue, "NIGHTREEL_STORE": settings.store, "NIGHTREEL_MODEL": settings.model}
-    if own.volume:
-        told["NIGHTREEL_WEIGHTS"] = own.mount
-    if own.spot:
-        told["NIGHTREEL_DRAIN_S"] = f"{min(settings.drain_s, SPOT_DRAIN_S):g}"
-    if own.endpoint != ENDPOINT:
-        told["NIGHTREEL_RUNPOD_ENDPOINT"] = own.endpoint
-    if own.google_key:
-        told[GOOGLE_KEY] = own.google_key.get_secret_value()
-    return told | dict(part.split("=", 1) for part in own.listed("env"))
+def _remembered(known: Mapping[str, Execution], pods: Sequence[Pod], now: float) -> dict[str, Execution]:
+    """What is known of all pods, after a look: of those that are over for an hour."""
+    seen = {pod.id: _execution(pod) for pod in pods}
+    gone = {id: _missing(each, now) for id, each in known.items() if id not in seen}
+    for id, each in {**seen, **gone}.items():
+        before = known.get(id)
+        noticed = before.ended_at if before and before.ended_at else now if before else None
+        seen[id] = each if each.is_up else replace(each, ended_at=noticed)
+    return {id: each for id, each in seen.items() if now - (each.ended_at or now) < KEPT_S}
 
 
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _missing(each: Execution, now: float) -> Execution:
+    """A pod that is not listed: not yet, or not any more."""
+    if each.words == ASKED_FOR and now - each.started_at < APPEAR_S:
+        return each
+    return replace(each, state="ended", words="deleted")
 
 
 def _execution(pod: Pod) -> Execution:
     gpu = pod.gpu.id if pod.gpu else "no GPU"
+    log = "; its log is in RunPod's console" if STATES.get(pod.status, "failed") == "failed" else ""
     return Execution(
         id=pod.id,
         state=STATES.get(pod.status, "failed"),
         started_at=pod.created_at.timestamp(),
         wake=wake_of(pod),
-        words=f"{gpu}, {pod.status.lower()}, {pod.cost:g} USD an hour",
+        words=f"{gpu}, {pod.status.lower()}, {pod.cost:g} USD an hour{log}",
     )
