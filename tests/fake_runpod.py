@@ -83,6 +83,8 @@ class FakeRunPod:
     """What pods' own keys are good for."""
     cost_now: float | None = None
     """What a new pod costs, whatever the catalog says."""
+    too_early: set[str] = field(default_factory=set)
+    """Containers that ended by themselves while RunPod was about to end them: it would have started these again."""
     starts: dict[str, int] = field(default_factory=dict)
     """How often each pod's container was started."""
 
@@ -90,6 +92,7 @@ class FakeRunPod:
         self._lock = threading.RLock()
         self._closed = threading.Event()
         self._containers: dict[str, subprocess.Popen[bytes]] = {}
+        self._ending: set[str] = set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._threads = [threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)]
@@ -111,7 +114,7 @@ class FakeRunPod:
         for thread in self._threads:
             thread.join(10)
         self._server.server_close()
-        for process in self._containers.values():
+        for process in list(self._containers.values()):
             if process.poll() is None:
                 process.kill()
             process.wait()
@@ -183,9 +186,9 @@ class FakeRunPod:
         pod |= {"status": "EXITED", "cost": 0.0, "runtime": None}
         if action == "terminate":
             del self.pods[id]
-        if process := self._containers.pop(id, None):
-            process.send_signal(signal.SIGTERM)
-            threading.Thread(target=self._kill_soon, args=(process,), daemon=True).start()
+        if id in self._containers and id not in self._ending:
+            self._ending.add(id)
+            threading.Thread(target=self._end, args=(id,), daemon=True).start()
         return pod if action == "stop" else None
 
     def _find(self, id: str) -> dict[str, Any]:
@@ -212,15 +215,26 @@ class FakeRunPod:
         while not self._closed.wait(0.05):
             with self._lock:
                 for id, process in list(self._containers.items()):
-                    if process.poll() is not None:
+                    if process.poll() is not None and id in self._ending:
+                        self.too_early.add(id)
+                    elif process.poll() is not None:
                         self._begin(id)
 
-    @staticmethod
-    def _kill_soon(process: subprocess.Popen[bytes]) -> None:
+    def _end(self, id: str) -> None:
+        """It takes a moment until a pod that is stopped or deleted gets its SIGTERM, and its SIGKILL after five seconds."""
+        self._closed.wait(0.3)
+        process = self._containers[id]
+        process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(5)
+            process.wait(0.5 if id not in self.pods else 5)
         process.kill()
         process.wait()
+        with self._lock:
+            del self._containers[id]
+
+    def is_running(self, id: str) -> bool:
+        """Has it a container?"""
+        return id in self._containers
 
     # HTTP
 

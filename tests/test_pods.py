@@ -419,8 +419,8 @@ class InAPod:
         return (self.folder / f"{self.id}.log").read_text()
 
     def wait_until_gone(self) -> None:
-        until(lambda: self.id not in self.runpod.pods, "end of the pod")
-        assert self.runpod.starts[self.id] == 1, self.log
+        until(lambda: self.id not in self.runpod.pods and not self.runpod.is_running(self.id), "end of the pod")
+        assert (self.runpod.starts[self.id], self.runpod.too_early) == (1, set()), self.log
 
 
 @pytest.fixture
@@ -469,6 +469,7 @@ def test_a_program_that_is_not_there_does_not_keep_the_pod(tmp_path: Path) -> No
                 "env": {"NIGHTREEL_RUNPOD_ENDPOINT": runpod.url}}  # fmt: skip
         id = runpod.create(body)["id"]
         until(lambda: id not in runpod.pods, "end of the pod")
+        assert "the pod cannot work: FileNotFoundError" in (tmp_path / f"{id}.log").read_text()
 
 
 def test_while_the_api_is_down_the_pod_asks_again_and_again(pod: InAPod) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fake_runpod import A5000, KEY, L4, RTX_3090, FakeRunPod, Fault
 from pydantic import ValidationError
+from web_servers import Server, drips
 
 from nightreel_dispatcher.launchers.base import (
     LauncherError,
@@ -71,7 +72,7 @@ def names(runpod: FakeRunPod) -> list[str]:
 
 def test_a_pod_is_asked_for_as_the_api_documents_it(runpod: FakeRunPod, launcher: Open) -> None:
     opened = launcher(
-        volume="vol1", data_centers="EU-RO-1, EU-CZ-1", registry="cred1", disk_gb=40, cloud="community",
+        volume="vol1", data_centers="EU-RO-1, EU-CZ-1", registry="cred1", disk_gb=40,
         google_key="{{ RUNPOD_SECRET_google }}", env="NIGHTREEL_WEBHOOK_SECRET={{ RUNPOD_SECRET_hook }}",
     )  # fmt: skip
 
@@ -83,8 +84,8 @@ def test_a_pod_is_asked_for_as_the_api_documents_it(runpod: FakeRunPod, launcher
             "name": f"{prefix(STORE)}pod-{WAKE}-1",
             "image": "registry/nightreel:1",
             "args": "pods work",
-            "cloud": "COMMUNITY",
-            "gpu": {"id": RTX_3090, "count": 1},
+            "cloud": "SECURE",
+            "gpu": {"id": RTX_3090, "count": 1, "minCudaVersion": "12.2"},
             "disk": 40,
             "dataCenterIds": ["EU-RO-1", "EU-CZ-1"],
             "registry": "cred1",
@@ -96,13 +97,20 @@ def test_a_pod_is_asked_for_as_the_api_documents_it(runpod: FakeRunPod, launcher
                 "NIGHTREEL_WEIGHTS": "/weights",
                 "NIGHTREEL_MAX_WAIT_S": "900",
                 "NIGHTREEL_WAKE_ID": WAKE,
-                "NIGHTREEL_PRICE": "0.22",
+                "NIGHTREEL_PRICE": "0.46",
                 "NIGHTREEL_RUNPOD_ENDPOINT": runpod.url,
                 "NIGHTREEL_RUNPOD_GOOGLE_KEY": "{{ RUNPOD_SECRET_google }}",
                 "NIGHTREEL_WEBHOOK_SECRET": "{{ RUNPOD_SECRET_hook }}",
             },
         }
     ]
+
+
+def test_the_community_has_machines_and_prices_of_its_own(runpod: FakeRunPod, launcher: Open) -> None:
+    [launched] = launcher(cloud="community").launch(1, WAKE)
+
+    assert runpod.requests("POST /v2/pods")[0]["cloud"] == "COMMUNITY"
+    assert launched.usd_per_hour == 0.22
 
 
 def test_a_pod_inherits_what_was_set_but_no_secret_and_no_path_of_this_machine(
@@ -227,11 +235,12 @@ def test_a_card_that_runpod_does_not_know_is_told(launcher: Open) -> None:
 def test_a_pod_whose_making_was_not_answered_is_found_by_its_name(
     runpod: FakeRunPod, launcher: Open, fault: Fault
 ) -> None:
+    other = runpod.put(f"{prefix(STORE)}pod-{WAKE}-2")
     runpod.faults.append(fault)
 
     ids = launcher().start(1, WAKE, "")
 
-    assert ids == list(runpod.pods)
+    assert [other, *ids] == list(runpod.pods)
     assert len(runpod.requests("POST /v2/pods")) == 1
 
 
@@ -263,6 +272,11 @@ def test_an_answer_that_is_not_as_documented_is_no_answer(runpod: FakeRunPod, la
 
     with pytest.raises(LauncherUnavailable, match=r"as documented|no JSON|has none"):
         launcher().executions()
+
+
+def test_an_answer_that_never_ends_is_none(launcher: Open) -> None:
+    with Server(drips) as server, pytest.raises(LauncherUnavailable, match="did not answer"):
+        launcher(endpoint=server.url).executions()
 
 
 def test_a_server_that_is_not_there_is_unavailable(launcher: Open) -> None:
@@ -466,6 +480,7 @@ def test_a_pod_that_is_dearer_now_is_not_resumed_and_a_spot_pod_never(runpod: Fa
         ({"endpoint": "http://localhost:80"}, "must be https"),
         ({"endpoint": "ftp://127.0.0.1"}, "must be https"),
         ({"env": "A=1,B"}, "NAME=VALUE"),
+        ({"volume": "vol1", "cloud": "community"}, "network volumes are in the secure cloud alone"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_refused_without_showing_it(options: dict[str, Any], why: str) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .base import NotAllowed
@@ -80,6 +80,12 @@ class RunPodSettings(BaseSettings):
             if not re.fullmatch(r"[A-Za-z_]\w*=.*", part):
                 raise ValueError(f"must be NAME=VALUE, separated by commas; found {part.partition('=')[0]!r}")
         return value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.volume and self.cloud == "community":
+            raise ValueError("volume and cloud: network volumes are in the secure cloud alone")
+        return self
 
     @field_validator("endpoint")
     @classmethod

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+MIN_CUDA = "12.2"  # that a host's driver must know: the image's, as its Dockerfile says
 _OVER = ("EXITED", "TERMINATED")
 
 
@@ -90,7 +91,7 @@ class PodRequest:
             "image": self.image,
             "args": self.args,
             "cloud": self.cloud,
-            "gpu": {"id": self.gpu, "count": 1},
+            "gpu": {"id": self.gpu, "count": 1, "minCudaVersion": MIN_CUDA},
             "disk": self.disk_gb,
             "env": dict(self.env),
         }
