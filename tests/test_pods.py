@@ -91,6 +91,17 @@ def test_a_pod_is_silent_when_its_worker_has_given_no_sign_for_long(
     assert [each.why for each in found] == ([silent] if silent else [])
 
 
+def test_of_several_runs_on_a_pod_the_last_one_counts(runpod: FakeRunPod, store: Store, ours: str) -> None:
+    """Given a worker that was killed, and the one that was started after it, then the pod is not silent."""
+    id = runpod.put(f"{ours}pod-w-1", createdAt=ago(90), startedAt=ago(90))
+    put_run(store, id, 85, 60)
+    put_run(store, id, 59, 0)
+
+    seen = look(RunPodApi(KEY, runpod.url), store, ours)
+
+    assert find_silent(seen, NOW, 900, 600) == []
+
+
 @pytest.mark.parametrize(
     ("status", "silent"), [("PROVISIONING", 1), ("STARTING", 1), ("ERROR", 1), ("NEW", 1), ("EXITED", 0)]
 )

@@ -19,7 +19,7 @@ from nightreel_dispatcher.launchers.runpod_settings import RunPodSettings
 from nightreel_dispatcher.launchers.runpod_shapes import Pod
 from nightreel_dispatcher.own_pod import NoPod, OwnPod, work_command
 from nightreel_dispatcher.pod_start import Outcome, PodStart
-from nightreel_dispatcher.pods import find_silent, last_runs, look, sweep
+from nightreel_dispatcher.pods import find_silent, look, sweep
 from nightreel_queue.errors import InvalidJob, Problem
 from nightreel_storage.connect import open_store
 from nightreel_storage.receipts import utc_now
@@ -63,9 +63,8 @@ def pods_start(
     own = settings_of(RunPodSettings, gpus=gpu, spot=spot)
     with _errors_in_one_line():
         launcher = RunPod.of(settings, own)
-        kept = open_store(settings.store)
+        kept = open_store(settings.store)  # raises before anything is paid
         begun = utc_now()
-        last_runs(kept, begun)  # a store that cannot be read must be told before anything is paid
         launched = launcher.launch(count, f"{begun:%Y%m%dT%H%M%S}-{os.urandom(2).hex()}")
         _tell_prices(launched)
         api = RunPodApi(own.key, own.endpoint)
