@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -260,7 +261,7 @@ def test_list_tells_what_each_pod_does_and_costs(
     }.items()  # fmt: skip
     assert rows[1].items() >= {"spot": True, "words": "stopped: taken away, or by hand", "usd": None, "done": 2}.items()
     assert "taken away, or by hand" in table
-    assert "97" in table
+    assert re.search(r"0\.46 +0\.460\d +97 +7 +1 +working", table), table
 
 
 def test_sweep_says_what_it_would_do_and_then_does_it(
@@ -322,6 +323,21 @@ def test_one_pod_or_all_of_ours_are_stopped_resumed_and_deleted(
     assert nightreel("stop", "--all").stdout == "no pod is there to be stopped\n"
     assert nightreel("terminate", "--all").exit_code == 0
     assert list(runpod.pods) == [others]
+
+
+def test_a_spot_pod_is_refused_to_be_resumed_and_one_failure_does_not_keep_the_others(
+    nightreel: Callable[..., Result], runpod: FakeRunPod, ours: str
+) -> None:
+    spot = runpod.put(f"{ours}spot-w-1", status="EXITED")
+    pods = [runpod.put(f"{ours}pod-w-{number}") for number in (1, 2)]
+    runpod.faults.append(Fault(f"POST /v2/pods/{pods[0]}", 503, "maintenance"))
+
+    refused, half = nightreel("resume", spot), nightreel("stop", "--all")
+
+    assert (refused.exit_code, half.exit_code) == (2, 3)
+    assert "a spot pod is not resumed" in refused.output
+    assert f"{pods[0]}: not stopped: RunPod failed (maintenance)" in half.output
+    assert runpod.pods[pods[1]]["status"] == "EXITED"
 
 
 @pytest.mark.parametrize("arguments", [("stop",), ("stop", "x", "--all"), ("stop", "{others}"), ("terminate", "{others}"),

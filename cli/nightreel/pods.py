@@ -28,6 +28,7 @@ from nightreel_worker.settings import Settings
 from .common import (
     EXIT_BAD_INPUT,
     EXIT_NOT_ALL_MADE,
+    EXIT_OK,
     EXIT_UNAVAILABLE,
     JsonFlag,
     ModelFlag,
@@ -194,19 +195,19 @@ def _each(
         chosen = [pod for pod in ours if (wanted(pod) if every else pod.id == id)]
         if id and not chosen:
             raise InvalidJob([Problem(f"{id} is no pod of {settings.store}; see: nightreel pods list")])
-    failed = False
+    exit_code = EXIT_OK
     for pod in chosen:
         try:
             act(api, pod.id)
         except LauncherError as exc:
             complain(f"{pod.id}: not {done}: {exc}")
-            failed = True
+            exit_code = max(exit_code, EXIT_BAD_INPUT if isinstance(exc, NotAllowed) else EXIT_UNAVAILABLE)
         else:
             _print(f"{pod.id}: {done}")
     if not chosen:
         _print(f"no pod is there to be {done}")
-    if failed:
-        raise typer.Exit(EXIT_UNAVAILABLE)
+    if exit_code:
+        raise typer.Exit(exit_code)
 
 
 @contextlib.contextmanager

@@ -46,12 +46,9 @@ def show(found: Sequence[Seen], now: float) -> None:
     columns = [Column(name, no_wrap=True) for name in ("pod", "GPU", "paid as", "since")]
     table = Table(*columns, *right, Column("state", overflow="fold"), box=None)
     for each in [row(seen, now) for seen in found]:
-        figures = [_figure(each[name]) for name in ("usd_per_hour", "usd", "gpu_percent", "done", "failed")]
+        formats = {"usd_per_hour": ".2f", "usd": ".4f", "gpu_percent": "d", "done": "d", "failed": "d"}
+        figures = ["-" if each[name] is None else format(each[name], how) for name, how in formats.items()]
         paid_as = "spot" if each["spot"] else "on demand"
         since = str(each["since"])[:16].replace("T", " ")
         table.add_row(each["pod"], each["gpu"].removeprefix("NVIDIA "), paid_as, since, *figures, escape(each["words"]))
     Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE).print(table)
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:g}"
