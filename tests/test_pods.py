@@ -542,7 +542,7 @@ def test_a_real_worker_leaves_an_empty_queue_its_report_names_the_pod_and_the_po
     with FakeRunPod([sys.executable, "-m", "nightreel"], tmp_path) as runpod:
         runpod.cost_now = 0.51
         env = {"NIGHTREEL_RUNPOD_ENDPOINT": runpod.url, "NIGHTREEL_STORE": str(tmp_path / "out"), "NIGHTREEL_WAKE_ID": "w",
-               "NIGHTREEL_MODEL": "testcard"}  # fmt: skip
+               "NIGHTREEL_MODEL": "testcard", GOOGLE_KEY: "{}"}  # fmt: skip
         body = {"name": "nightreel-a-pod-w-1", "image": "i", "args": "pods work", "cloud": "SECURE", "disk": 1,
                 "gpu": {"id": RTX_3090}, "env": env}  # fmt: skip
         id = runpod.create(body)["id"]

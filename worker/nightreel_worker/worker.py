@@ -387,7 +387,6 @@ class Worker:
             run=self.id,
             state=state,
             wake=self._settings.wake_id,
-            machine=self._settings.machine,
             started_at=self._started_at,
             ended_at=utc_now(),
             why=self._why,
@@ -395,6 +394,7 @@ class Worker:
             renderer_restarts=self._renderer.restarts,
             notified=self._notifier.notified,
             not_notified=self._notifier.not_notified,
+            machine=self._settings.machine,
             **self._tally.figures(),
             **self._meter.statement().figures(),
         )
