@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from fake_runpod import A5000, KEY, L4, RTX_3090, FakeRunPod, Fault
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from web_servers import Server, drips
 
 from nightreel_dispatcher.launchers.base import (
@@ -19,7 +20,7 @@ from nightreel_dispatcher.launchers.base import (
 )
 from nightreel_dispatcher.launchers.runpod import RunPod, _remembered, resume
 from nightreel_dispatcher.launchers.runpod_api import RunPodApi
-from nightreel_dispatcher.launchers.runpod_order import Order, prefix
+from nightreel_dispatcher.launchers.runpod_order import STAYS_HERE, Order, prefix
 from nightreel_dispatcher.launchers.runpod_settings import RunPodSettings
 from nightreel_worker.settings import Settings
 
@@ -127,6 +128,13 @@ def test_a_pod_inherits_what_was_set_but_no_secret_and_no_path_of_this_machine(
     assert asked["env"].items() >= {"NIGHTREEL_MAX_COST_USD": "2.5", "NIGHTREEL_INPUT_HTTPS": "true"}.items()
     assert not {"NIGHTREEL_WEIGHTS", "NIGHTREEL_SCRATCH", "NIGHTREEL_WEBHOOK_SECRET"} & set(asked["env"])
     assert KEY not in str(runpod.asked)
+
+
+def test_every_path_and_every_secret_among_the_settings_stays_here() -> None:
+    kinds = {name: {field.annotation, *get_args(field.annotation)} for name, field in Settings.model_fields.items()}
+
+    assert {name for name, kind in kinds.items() if kind & {Path, SecretStr}} <= STAYS_HERE
+    assert set(kinds) >= STAYS_HERE
 
 
 def test_several_pods_of_one_start_have_names_and_one_wake_id(runpod: FakeRunPod, launcher: Open) -> None:

@@ -20,6 +20,7 @@ from .plan import plan
 from .pods import pods
 from .preview import preview
 from .render import render
+from .report import report
 from .runs import runs
 from .serve import serve
 from .sheet import sheet
@@ -46,7 +47,7 @@ def schema(
 
 
 MAKING = (preview, plan, render, enqueue, work, serve)
-AFTERWARDS = (status, runs, budget, costs, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
+AFTERWARDS = (status, runs, report, budget, costs, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
 for verb in (*MAKING, *AFTERWARDS):
     app.command()(verb)
 
