@@ -1,6 +1,6 @@
 """RunPod's API. Only this module calls it.
 
-REST v2 (https://api.runpod.io/v2), as its OpenAPI document has it. v1 is retired in November 2026, and RunPod's Python
+REST v2 (https://api.runpod.io/v2), as its OpenAPI document has it. v1 is retired by the end of 2026, and RunPod's Python
 SDK speaks GraphQL, which is retired in early 2027. v2 has no spot pods: these are rented through GraphQL as long as it
 lasts. None of our calls is repeated here: a pod whose making was not answered may be there.
 """
