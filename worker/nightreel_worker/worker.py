@@ -386,6 +386,7 @@ class Worker:
             renderer_restarts=self._renderer.restarts,
             notified=self._notifier.notified,
             not_notified=self._notifier.not_notified,
+            machine=self._settings.machine,
             **self._tally.figures(),
             **self._meter.statement().figures(),
         )
