@@ -1,0 +1,105 @@
+"""Tonight: what waits, who works, what has come of it, what it costs."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+from markupsafe import Markup
+
+from nightreel_queue.base import Backlog
+from nightreel_storage.holds import Holds
+from nightreel_storage.receipts import utc_now
+from nightreel_worker.report import RunReport
+
+from .catalogue import Listed
+from .census import Count
+from .pages import changed, live, page, part
+from .runbook import month_of, noon_before, silent_s, spent, started_just_now
+from .shelf import Shelf, ShelfOf
+from .why import why
+from .words import count as counted
+
+BATCHES = 5
+AT = "/console/tonight"
+
+router = APIRouter()
+
+
+@dataclass(frozen=True, slots=True)
+class AtWork:
+    """A run that has not ended."""
+
+    run: str
+    report: RunReport | None
+    """None in its first half minute."""
+    jobs: tuple[str, ...]
+    """What it has begun, as BATCH/JOB."""
+    silent_s: float = 0.0
+    """Since it last said something; 0 for one that is at work."""
+
+
+@router.get("/")
+def tonight(request: Request, shelf: ShelfOf, did: str = "") -> Response:
+    body, said = _body(request, shelf)
+    held = Holds(shelf.desk.store).read()
+    return page(request, "tonight.html", live=live(body, AT, said), said=said, held=held, did=did)
+
+
+@router.get("/tonight")
+def tonight_now(request: Request, shelf: ShelfOf, was: str = "") -> Response:
+    body, said = _body(request, shelf)
+    return changed(body, AT, was, said)
+
+
+def _body(request: Request, shelf: Shelf) -> tuple[Markup, str]:
+    now, store = utc_now(), shelf.desk.store
+    backlog = shelf.desk.queue.backlog()
+    batches, _ = shelf.catalogue.newest(0, BATCHES)
+    newest = [(batch, shelf.census.count(batch)) for batch in batches]
+    month = shelf.runbook.since(min(month_of(now), noon_before(now)))
+    runs = _at_work(month, newest, now)
+    said = headline(backlog, sum(not run.silent_s for run in runs))
+    body = part(
+        request,
+        "_tonight.html",
+        said=said,
+        backlog=backlog,
+        hold=Holds(store).read(),
+        why=why(store),
+        runs=runs,
+        newest=newest,
+        night=spent([run for run in month if run.started_at >= noon_before(now)]),
+        month=spent([run for run in month if run.started_at >= month_of(now)]),
+        night_began=noon_before(now),
+        month_began=month_of(now),
+        limit_usd=shelf.desk.settings.max_cost_usd,
+    )
+    return body, said
+
+
+def headline(backlog: Backlog, workers: int) -> str:
+    """All in a sentence."""
+    waiting = backlog.ready + backlog.delayed
+    waits = f"{counted(waiting, 'video')} {'waits' if waiting == 1 else 'wait'}" if waiting else "Nothing waits"
+    works = f"{counted(workers, 'worker')} {'renders' if workers == 1 else 'render'}" if workers else "no worker is up"
+    return f"{waits}, {works}."
+
+
+def _at_work(
+    reports: Sequence[RunReport], newest: Sequence[tuple[Listed, Count | None]], now: dt.datetime
+) -> list[AtWork]:
+    begun: dict[str, list[str]] = {}
+    for batch, count in newest:
+        for job, attempt in (count.started if count else {}).items():
+            begun.setdefault(attempt.run, []).append(f"{batch.name}/{job}")
+    found = [
+        AtWork(report.run, report, tuple(begun.get(report.run, ())), silent_s(report, now))
+        for report in reports
+        if report.state == "running"
+    ]
+    known = {report.run for report in reports}
+    new = [run for run in begun if run not in known and started_just_now(run, now)]
+    return [*(AtWork(run, None, tuple(begun[run])) for run in new), *found]
