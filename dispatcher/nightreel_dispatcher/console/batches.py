@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 from markupsafe import Markup
+from pydantic import ValidationError
 
 from nightreel_queue.job import Job
 from nightreel_storage.attempts import Attempts
@@ -133,14 +134,17 @@ def _tiles(store: Store, batch: str, jobs: Sequence[str]) -> list[Tile]:
 
 
 def _as_asked(store: Store, batch: str, job: str, answer: JobAnswer) -> Job | None:
-    """None where nobody has kept it: the job was published without a manifest, and is done."""
+    """None where nobody has kept it (published without a manifest, and done), or in a form that this version cannot read."""
     message = answer.receipt.request if answer.receipt else ""
     if not message:
         try:
             message = asked_for(store, batch, job).message
         except NotFound:
             return None
-    return Job.model_validate_json(message) if message else None
+    try:
+        return Job.model_validate_json(message) if message else None
+    except ValidationError:
+        return None
 
 
 def sha256_of(receipt: Receipt | None, suffix: str) -> str:
