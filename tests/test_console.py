@@ -92,6 +92,17 @@ def test_a_sentence_that_has_changed_is_told_to_screen_readers(own: Visitor) -> 
     assert '<p id="said" hx-swap-oob="innerHTML">Nothing waits, 1 worker renders.</p>' in told
 
 
+def test_a_batch_asks_again_until_all_of_it_has_ended(own: Visitor) -> None:
+    address = re.findall(r'hx-get="(/console/batches/b/sheet[^"]+)"', own.get("/console/batches/b").text)[0]
+    assert "every 10s" in own.get("/console/batches/b").text
+
+    own.send("/console/batches/b/cancel")
+
+    told = own.get(address.replace("&amp;", "&"), **HTMX)
+    assert told.status_code == 200
+    assert "every 10s" not in told.text + own.get("/console/batches/b").text
+
+
 def test_a_run_that_has_said_nothing_for_long_counts_as_killed(house: House) -> None:
     new_run(house, "running", age_s=400.0)
     visitor = visit(house)

@@ -139,6 +139,20 @@ def test_whoever_sends_the_token_with_each_request_needs_no_signing_in_to_look(g
     assert guarded.get("/console/runs", Authorization=f"Bearer {TOKEN}").status_code == 200
 
 
+def test_whatever_token_a_proxy_sends_along_a_browser_may_sign_in(tmp_path: Path) -> None:
+    def verify(token: str) -> str:
+        return "somebody@elsewhere.example"
+
+    own = {"audience": "https://dispatcher.example", "accounts": "push@demo.example"}
+    visitor = Visitor(tmp_path / "out", token=TOKEN, own=own, verify=verify)
+    visitor.client.headers["Authorization"] = "Bearer an-identity"
+
+    assert visitor.get("/console/runs").headers["location"] == "/console/sign-in?to=/console/runs"
+    assert sign_in(visitor) == 303
+    assert visitor.get("/console/runs").status_code == 200
+    visitor.close()
+
+
 def test_a_part_of_a_page_leads_the_whole_page_to_the_sign_in(guarded: Visitor) -> None:
     answer = guarded.get("/console/tonight", **{"HX-Request": "true"})
 

@@ -12,11 +12,13 @@ from starlette.testclient import TestClient
 
 from nightreel_dispatcher.app import create_app
 from nightreel_dispatcher.desk import Desk
+from nightreel_dispatcher.identity import Verify
 from nightreel_dispatcher.settings import DispatcherSettings
 from nightreel_worker.settings import Settings
 
 TOKEN = "a-token-of-some-length"
 HERE = "http://localhost:8080"
+SCRIPT_FREE = "a lighthouse in the fog"
 HTMX = {"HX-Request": "true"}
 SAME_ORIGIN = {"Origin": HERE, "Sec-Fetch-Site": "same-origin"}
 
@@ -24,10 +26,18 @@ SAME_ORIGIN = {"Origin": HERE, "Sec-Fetch-Site": "same-origin"}
 class Visitor:
     """A browser at a dispatcher of its own. Cookies are kept, forms carry what the page gave them."""
 
-    def __init__(self, store: str | Path, *, token: str | None = None, **settings: Any) -> None:
-        own = DispatcherSettings(token=token) if token else DispatcherSettings()
-        self.desk = Desk(Settings(store=str(store), **settings), own)
-        self.app = create_app(self.desk)
+    def __init__(
+        self,
+        store: str | Path,
+        *,
+        token: str | None = None,
+        own: dict[str, str] | None = None,
+        verify: Verify | None = None,
+        **settings: Any,
+    ) -> None:
+        given: dict[str, Any] = {**({"token": token} if token else {}), **(own or {})}
+        self.desk = Desk(Settings(store=str(store), **settings), DispatcherSettings(**given))
+        self.app = create_app(self.desk, verify)
         self.client = TestClient(self.app, base_url=HERE, follow_redirects=False)
 
     def get(self, path: str, **headers: str) -> httpx.Response:

@@ -74,8 +74,8 @@ def batch(request: Request, shelf: ShelfOf, batch: Id, at: Page = 1, state: OneS
 
 @router.get("/batches/{batch}/sheet")
 def sheet(request: Request, shelf: ShelfOf, batch: Id, at: Page = 1, state: OneState = "", was: str = "") -> Response:
-    body, said, _ = _sheet(request, shelf, shelf.catalogue.find(batch), at, state)
-    return changed(body, _sheet_address(batch, at, state), was, said)
+    body, said, rests = _sheet(request, shelf, shelf.catalogue.find(batch), at, state)
+    return changed(body, _sheet_address(batch, at, state), was, said, rests=rests)
 
 
 @router.get("/batches/{batch}/{job}")

@@ -59,7 +59,10 @@ class Door:
         elif path == SIGN_IN or path.startswith(STATIC):
             return session, False
         elif session is None:
-            await self._keeper.check(method, headers)
+            try:
+                await self._keeper.check(method, headers)
+            except Refused as exc:  # whatever is wrong with the token that a proxy has sent: signing in helps
+                raise Refused(401, str(exc)) from exc
         return session or self._sessions.new(), session is None
 
     def _dressed(self, send: Send, cookies: tuple[str, ...]) -> Send:

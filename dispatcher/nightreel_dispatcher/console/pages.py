@@ -49,13 +49,16 @@ def live(body: Markup, address: str, said: str = "") -> Markup:
     return Markup(text.render(body=body, address=f"{address}{joint}was={was}", poll_s=POLL_S))
 
 
-def changed(body: Markup, address: str, was: str, said: str = "") -> Response:
-    """What such a part is answered: nothing to swap (204) while all is as it `was`, so that nothing flickers."""
+def changed(body: Markup, address: str, was: str, said: str = "", *, rests: bool = False) -> Response:
+    """What such a part is answered: nothing to swap (204) while all is as it `was`, so that nothing flickers.
+
+    `rests`: it will not change by itself any more, and need not ask again.
+    """
     before, _, said_before = was.partition("-")
     if before == _digest(body):
         return Response(status_code=204)
     told = _templates().get_template("_said.html").render(said=said) if said_before != _digest(said) else ""
-    return HTMLResponse(live(body, address, said) + Markup(told))
+    return HTMLResponse((body if rests else live(body, address, said)) + Markup(told))
 
 
 def problem_page(status: int, problems: Sequence[str], retry_s: int | None = None) -> HTMLResponse:
