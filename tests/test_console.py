@@ -114,6 +114,14 @@ def test_a_run_that_has_said_nothing_for_long_counts_as_killed(house: House) -> 
     visitor.close()
 
 
+def test_runs_that_were_killed_before_this_night_are_not_told_any_more(house: House) -> None:
+    new_run(house, "running", age_s=3 * 86400.0)
+    visitor = visit(house)
+
+    assert "None is up." in visitor.page("/console/")
+    visitor.close()
+
+
 def test_tonight_is_there_when_the_store_is_empty(house: House) -> None:
     visitor = visit(house)
 
@@ -212,6 +220,15 @@ def test_batches_are_listed_latest_first_with_their_posters(shown: Visitor) -> N
     said = shown.page("/console/batches")
 
     assert "b 8 videos, 4.0 s of film from test," in said
+
+
+def test_a_record_that_cannot_be_read_is_named(own: Visitor) -> None:
+    own.desk.store.put("b/waits.json", b"{}", content_type="application/json")
+
+    answer = own.get("/console/batches/b/waits")
+
+    assert answer.status_code == 500
+    assert "b/waits.json cannot be read by this version" in answer.text
 
 
 # Files

@@ -71,6 +71,15 @@ def test_a_cookie_that_we_have_not_signed_is_none(forged: str) -> None:
     assert Sessions(TOKEN).read(forged) is None
 
 
+def test_the_cookies_of_others_on_this_machine_do_not_hide_ours(near: Visitor) -> None:
+    ours = near.get("/console/").headers["set-cookie"].partition(";")[0]
+    csrf = near.csrf
+    near.client.cookies.clear()
+
+    odd = {"Cookie": f'a={{"b": [1, "c d"]}}; =; {ours}; x', **SAME_ORIGIN}
+    assert near.client.post("/console/resume", data={"csrf": csrf}, headers=odd).status_code == 303
+
+
 def test_a_session_cannot_be_made_longer_by_hand() -> None:
     sessions = Sessions(TOKEN)
     ends, nonce, signature = sessions.new().cookie.split(".")

@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from nightreel_queue.errors import InvalidJob, QueueUnavailable
-from nightreel_storage.errors import NotFound, StoreUnavailable
+from nightreel_storage.errors import Conflict, NotFound, StoreError, StoreUnavailable
 from nightreel_storage.receipts import AlreadyEnded
 from nightreel_worker.errors import BadPrice
 
@@ -39,6 +39,8 @@ STATUS_OF: dict[type[Exception], int] = {
     QueueUnavailable: 503,
     StoreUnavailable: 503,
     BadPrice: 503,
+    Conflict: 409,
+    StoreError: 500,
 }
 
 log = structlog.get_logger()

@@ -226,4 +226,4 @@ def alike(reason: str, batch: str, job: str) -> str:
 
 
 def _job(name: str) -> str:
-    return name.rpartition("/")[2].partition(".")[0]
+    return name.rpartition("/")[2].removesuffix(".jpg")

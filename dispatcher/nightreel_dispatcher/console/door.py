@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -121,11 +121,8 @@ def cookie_line(session: Session | None, headers: Mapping[str, str]) -> str:
 
 
 def _cookie(headers: Mapping[str, str]) -> str:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(cookie_name(headers))
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    """Others on this machine may have set cookies of any form: what is odd about them must not hide ours."""
+    return cookie_parser(headers.get("cookie", "")).get(cookie_name(headers), "")
 
 
 def _turned_away(refused: Refused, scope: Scope, headers: Mapping[str, str]) -> Response:

@@ -98,7 +98,7 @@ def _at_work(
     found = [
         AtWork(report.run, report, tuple(begun.get(report.run, ())), silent_s(report, now))
         for report in reports
-        if report.state == "running"
+        if report.state == "running" and (not silent_s(report, now) or report.ended_at > noon_before(now))
     ]
     known = {report.run for report in reports}
     new = [run for run in begun if run not in known and started_just_now(run, now)]
