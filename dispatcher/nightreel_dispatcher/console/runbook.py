@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -81,12 +82,14 @@ def started_just_now(run: str, now: dt.datetime) -> bool:
     return (now - started).total_seconds() < SILENT_S
 
 
-def spent(reports: list[RunReport]) -> Spent:
+def spent_since(reports: Sequence[RunReport], at: dt.datetime) -> Spent:
+    """Of the runs that began then or later."""
+    found = [report for report in reports if report.started_at >= at]
     return Spent(
-        len(reports),
-        sum(report.usd for report in reports),
-        sum(report.seconds for report in reports),
-        sum(report.done for report in reports),
+        len(found),
+        sum(report.usd for report in found),
+        sum(report.seconds for report in found),
+        sum(report.done for report in found),
     )
 
 

@@ -17,7 +17,7 @@ from nightreel_worker.report import RunReport
 from .catalogue import Listed
 from .census import Count
 from .pages import changed, live, page, part
-from .runbook import month_of, noon_before, silent_s, spent, started_just_now
+from .runbook import month_of, noon_before, silent_s, spent_since, started_just_now
 from .shelf import Shelf, ShelfOf
 from .why import why
 from .words import count as counted
@@ -59,8 +59,8 @@ def _body(request: Request, shelf: Shelf) -> tuple[Markup, str]:
     backlog = shelf.desk.queue.backlog()
     batches, _ = shelf.catalogue.newest(0, BATCHES)
     newest = [(batch, shelf.census.count(batch)) for batch in batches]
-    month = shelf.runbook.since(min(month_of(now), noon_before(now)))
-    runs = _at_work(month, newest, now)
+    reports = shelf.runbook.since(min(month_of(now), noon_before(now)))
+    runs = _at_work(reports, newest, now)
     said = headline(backlog, sum(not run.silent_s for run in runs))
     body = part(
         request,
@@ -71,8 +71,8 @@ def _body(request: Request, shelf: Shelf) -> tuple[Markup, str]:
         why=why(store),
         runs=runs,
         newest=newest,
-        night=spent([run for run in month if run.started_at >= noon_before(now)]),
-        month=spent([run for run in month if run.started_at >= month_of(now)]),
+        night=spent_since(reports, noon_before(now)),
+        month=spent_since(reports, month_of(now)),
         night_began=noon_before(now),
         month_began=month_of(now),
         limit_usd=shelf.desk.settings.max_cost_usd,
