@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from house import House, until
 
 from nightreel_dispatcher.console import census as module
 from nightreel_dispatcher.console.catalogue import Catalogue, Listed
-from nightreel_dispatcher.console.census import Census, alike
+from nightreel_dispatcher.console.census import Census, Count, alike
 from nightreel_storage.batches import Batches
 from nightreel_storage.errors import NotFound
 from nightreel_storage.receipts import Receipts, utc_now
@@ -74,6 +75,14 @@ def test_a_large_batch_is_counted_behind_the_scenes_unless_somebody_waits(
     house: House, census: Census, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "QUICK_JOBS", 1)
+    by: list[str] = []
+    counted = Census._counted
+
+    def told(census: Census, batch: Listed) -> Count:
+        by.append(threading.current_thread().name)
+        return counted(census, batch)
+
+    monkeypatch.setattr(Census, "_counted", told)
     jobs = enqueue(house, "one", "two")
 
     assert census.count(listed(house)) is None
@@ -85,6 +94,7 @@ def test_a_large_batch_is_counted_behind_the_scenes_unless_somebody_waits(
     clock.now += 1000
     assert states(census, house) == {"waiting": 2}
     until(lambda: states(census, house) == {"waiting": 1, "failed": 1}, "a new count")
+    assert all(name.startswith("census") for name in by)
 
     # And who is patient gets one at once
     patient = Census(house.store)
@@ -139,6 +149,16 @@ def test_a_catalogue_reads_parts_once_and_sees_what_was_added(house: House, monk
     assert catalogue.find("b").jobs == ("one", "two", "three", "four")
     assert catalogue.newest(0, 10)[0][0].jobs == ("one", "two", "three", "four")
     assert len(Batches(house.store).read("b").parts) == 2  # type: ignore[union-attr]  # it is there
+
+
+def test_the_batch_that_was_written_to_last_is_listed_first(house: House) -> None:
+    enqueue(house, "one")
+    Batches(house.store).record("later", "later.csv", utc_now(), [])
+    catalogue = Catalogue(house.store)
+
+    assert [batch.name for batch in catalogue.newest(0, 10)[0]] == ["later", "b"]
+    assert catalogue.newest(1, 1) == ([catalogue.find("b")], False)
+    assert catalogue.newest(0, 1) == ([catalogue.find("later")], True)
 
 
 def test_jobs_that_were_published_without_a_manifest_are_known_by_their_receipts(house: House) -> None:
