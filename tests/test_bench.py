@@ -271,6 +271,14 @@ def test_the_gpu_benchmark_runs_tiny_without_a_gpu_and_writes_its_section(tmp_pa
     assert "<!-- bench:full-flux -->" in docs.read_text()
 
 
+@pytest.mark.usefixtures("emulators")
+def test_the_cold_start_benchmark_tells_each_phase(tmp_path: Path) -> None:
+    since, phases = tables(quick("cold", tmp_path, "--model", "testcard")).values()
+
+    assert [row[0] for row in since[1:]] == ["plain script", "SQLite and a folder", "emulators"]
+    assert all(re.fullmatch(r"\d+\.\d+ s", cell) for row in phases[1:] for cell in row[1:])
+
+
 def test_the_precision_benchmark_writes_its_section(tmp_path: Path) -> None:
     docs = tmp_path / "benchmarks.md"
     command = [sys.executable, str(BENCH / "precision.py"), "--quick", "--docs", str(docs)]
