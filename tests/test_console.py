@@ -22,6 +22,7 @@ from nightreel_dispatcher.console.pages import asset
 from nightreel_dispatcher.console.runbook import Runbook, month_of, noon_before, spent_since
 from nightreel_storage.holds import Holds
 from nightreel_storage.receipts import Receipts, utc_now
+from nightreel_worker.ledger import Ledger, Share
 
 CONSOLE = Path(__file__).parent.parent / "dispatcher/nightreel_dispatcher/console"
 
@@ -58,6 +59,7 @@ def test_tonight_says_what_waits_who_works_what_came_of_it_and_what_it_cost(show
     assert "this month since" in said
     assert "$0.0800 $0.0400" in said  # two runs of $0.04 that made two videos
     assert "A run has no limit of its own" in said
+    assert "A month has no limit" in said
 
 
 def test_tonight_shows_the_newest_posters_in_small(shown: Visitor) -> None:
@@ -152,6 +154,18 @@ def test_a_night_begins_at_noon_and_a_month_at_its_first_midnight() -> None:
     assert noon_before(at(5, 11)) == at(4, 12)
     assert noon_before(at(5, 12)) == noon_before(at(5, 23)) == at(5, 12)
     assert month_of(at(1, 0)) == month_of(at(31, 23)) == at(1, 0)
+
+
+def test_a_months_budget_is_told_as_the_ledger_has_it(house: House) -> None:
+    now = utc_now()
+    share = Share(run="r", micro_usd=9_500_000, since=now, until=now + dt.timedelta(hours=1))
+    Ledger(house.store).reserve(share, 20_000_000)
+    as_told, by_setting = visit(house), visit(house, monthly_usd=10.0)
+
+    assert "$9.50 of $20.00 of this month are spent or reserved." in as_told.page("/console/")
+    assert "$9.50 of $10.00 of this month are spent or reserved." in by_setting.page("/console/")
+    as_told.close()
+    by_setting.close()
 
 
 def test_what_was_spent_is_of_the_runs_that_began_then_or_later(house: House) -> None:

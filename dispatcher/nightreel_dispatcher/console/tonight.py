@@ -10,8 +10,11 @@ from fastapi import APIRouter, Request, Response
 from markupsafe import Markup
 
 from nightreel_queue.base import Backlog
+from nightreel_storage.base import Store
 from nightreel_storage.holds import Holds
 from nightreel_storage.receipts import utc_now
+from nightreel_worker.ledger import Ledger
+from nightreel_worker.ledger import month_of as ledger_month
 from nightreel_worker.report import RunReport
 
 from .catalogue import Listed
@@ -39,6 +42,21 @@ class AtWork:
     """What it has begun, as BATCH/JOB."""
     silent_s: float = 0.0
     """Since it last said something; 0 for one that is at work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Of one month, in US dollars."""
+
+    reserved_usd: float
+    """Or spent."""
+    limit_usd: float
+    """0: none is set."""
+
+    @property
+    def share(self) -> float:
+        """In per cent, 100 at most."""
+        return min(100.0, 100 * self.reserved_usd / self.limit_usd)
 
 
 @router.get("/")
@@ -76,8 +94,15 @@ def _body(request: Request, shelf: Shelf) -> tuple[Markup, str]:
         night_began=noon_before(now),
         month_began=month_of(now),
         limit_usd=shelf.desk.settings.max_cost_usd,
+        budget=month_budget(store, shelf.desk.settings.monthly_usd, now),
     )
     return body, said
+
+
+def month_budget(store: Store, limit_usd: float, now: dt.datetime) -> Budget:
+    """What the ledger says of this month. The limit is this dispatcher's setting, or as the runs were last told."""
+    month = Ledger(store).read(ledger_month(now))
+    return Budget(month.micro_usd / 1e6, limit_usd or month.limit_micro_usd / 1e6)
 
 
 def headline(backlog: Backlog, workers: int) -> str:
