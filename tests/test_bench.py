@@ -331,3 +331,11 @@ def test_the_simulation_benchmark_writes_its_section(tmp_path: Path) -> None:
     assert 1 <= float(office[2][2]) < 1.15
     assert all(len(row) == 9 for row in office)
     assert [row[0] for row in many[1:]] == ["the wake rule and up to 20 workers", "the clairvoyant"]
+
+
+def test_the_comfyui_benchmark_compares_the_source_with_the_api_and_writes_its_section(tmp_path: Path) -> None:
+    (rows,) = tables(quick("comfyui", tmp_path)).values()
+
+    assert [row[0] for row in rows[1:]] == ["API by hand, one prompt after the other", "nightreel's source"]
+    assert all(float(row[1].removesuffix(" ms")) > 0 for row in rows[1:])
+    assert RATIO.fullmatch(rows[2][2])

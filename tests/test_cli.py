@@ -31,6 +31,7 @@ from nightreel_storage.batches import Batches
 from nightreel_storage.keyframes import Keyframes
 from nightreel_storage.receipts import Cost, Made, OutputFile, Receipt, Receipts, Record, Video, utc_now
 from nightreel_worker.estimate import Taken
+from nightreel_worker.highlights import BatchCount, Ending, Finished
 from nightreel_worker.report import RunReport
 
 PAGES = Path(__file__).parent.parent / "docs/reference"
@@ -252,11 +253,11 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         ("enqueue no-model.yaml", "render.model: no model testcrad; did you mean testcard?"),
         (
             "render films.yaml --model x",
-            "NIGHTREEL_MODEL: no model x; there are faulty, flux-dev, flux-schnell, pocket, testcard",
+            "NIGHTREEL_MODEL: no model x; there are comfyui-schnell, faulty, flux-dev, flux-schnell, pocket, testcard",
         ),
         (
             "work --model puffin",
-            "NIGHTREEL_MODEL: no model puffin; there are faulty, flux-dev, flux-schnell, pocket, testcard",
+            "NIGHTREEL_MODEL: no model puffin; there are comfyui-schnell, faulty, flux-dev, flux-schnell, pocket, testcard",
         ),
     ],
 )
@@ -709,7 +710,7 @@ def test_the_page_of_the_receipt_tells_each_field(model: type[Record]) -> None:
     assert rows_of("receipt.md", model) == fields_of(model)
 
 
-@pytest.mark.parametrize("model", [RunReport, Taken], ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", [RunReport, Taken, BatchCount, Ending, Finished], ids=lambda model: model.__name__)
 def test_the_page_of_the_run_tells_each_field(model: type[Record]) -> None:
     assert rows_of("run.md", model) == fields_of(model)
 

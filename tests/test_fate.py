@@ -13,10 +13,12 @@ import pytest
 from nightreel_pipelines.errors import (
     BadVideo,
     Cancelled,
+    DrawingFailed,
     EncoderFailed,
     FilmFailed,
     OutOfMemory,
     PipelineError,
+    SourceAway,
     SourceUnavailable,
     Unrenderable,
 )
@@ -68,6 +70,8 @@ FATES = [
     (EncoderFailed("ffmpeg ended early"), Fate.RETRY),
     (BadVideo("too short"), Fate.RETRY),
     (SourceUnavailable("turned into RendererUnavailable or Unrenderable before it gets here"), Fate.RETRY),
+    (SourceAway("no server answers"), Fate.POSTPONE),
+    (DrawingFailed("node 13 (KSampler): out of luck"), Fate.RETRY),
     (PipelineError("anything else"), Fate.RETRY),
     # worker
     (NameTaken("b/film.mp4 is there already"), Fate.FAIL),
@@ -105,6 +109,17 @@ NEVER_AT_THE_LOOP = {
     "Unfilled": "manifests turn it into InvalidJob",
     "_Unusable": "manifests turn it into InvalidJob",
     "BadPicture": "the renderer turns it into Unrenderable",
+    "ServerError": "ComfyUI's source decides: another server, DrawingFailed, SourceAway or Unrenderable",
+    "Gone": "as ServerError",
+    "Overloaded": "as ServerError",
+    "NoEntry": "as ServerError",
+    "PromptRefused": "as ServerError",
+    "NodeFailed": "as ServerError",
+    "Silent": "as ServerError",
+    "Forgotten": "as ServerError",
+    "CalledOff": "as ServerError; what called it off is raised",
+    "NoPng": "ComfyUI's server turns it into Unrenderable",
+    "BrokenPng": "ComfyUI's server turns it into a ServerError",
     "_AgainError": "`Renderer.render` starts again on it",
 }
 

@@ -110,7 +110,10 @@ def admits(requirement: Requirement, pinned: dict[str, str]) -> bool:
     [
         ("cpu", "requirements-cpu.txt"),
         ("gpu", "requirements.txt"),
+        ("comfyui", "requirements.txt"),
+        ("comfyui", "requirements-cpu.txt"),
         ("gcp", "requirements.txt"),
+        ("metrics", "requirements.txt"),
         ("gcp", "requirements-dispatcher.txt"),
         ("serve", "requirements-dispatcher.txt"),
         ("serve", "requirements-dev.txt"),

@@ -19,6 +19,7 @@ from .money import budget, costs
 from .plan import plan
 from .preview import preview
 from .render import render
+from .report import report
 from .runs import runs
 from .serve import serve
 from .sheet import sheet
@@ -45,7 +46,7 @@ def schema(
 
 
 MAKING = (preview, plan, render, enqueue, work, serve)
-AFTERWARDS = (status, runs, budget, costs, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
+AFTERWARDS = (status, runs, report, budget, costs, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
 for verb in (*MAKING, *AFTERWARDS):
     app.command()(verb)
 

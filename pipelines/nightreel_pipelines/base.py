@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
+from nightreel_queue.motions import KINDS
+
 from .errors import Unrenderable
 from .recipe import Recipe
 
@@ -28,6 +30,23 @@ LoadingHeard = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a source can do besides drawing a prompt; by default all that a job can ask for.
+
+    A job that asks for more is refused by `abilities.check`, before anything is fetched or drawn.
+    """
+
+    motions: tuple[str, ...] = KINDS
+    """The kinds of motion whose keyframes it can draw, as `kind_of` names them."""
+    init: bool = True
+    """Does it draw over a given picture?"""
+    multiple: int = 1
+    """Sides of its pictures are multiples of this many pixels."""
+    sides: tuple[int, int] = (1, 65536)
+    """Pixels of the shortest and the longest side that it draws."""
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
     """What a source is on this machine. All of it that decides pixels becomes part of every recipe."""
 
@@ -41,6 +60,8 @@ class Description:
     """cpu or cuda. Decides no pixels by promise, but is logged and stands in the receipt."""
     controls: Mapping[str, str] = field(default_factory=dict)
     """Hash of the weights of each control checkpoint, by its type, such as pose. Stands in recipes that use it."""
+    abilities: Abilities = Abilities()
+    """What it can be asked for."""
 
 
 class Source(Protocol):

@@ -4,6 +4,8 @@ PipelineError
 ├── Unrenderable         the job can never be rendered as it is: too long a prompt, not enough memory at the smallest
 │   └── OutOfMemory      not enough memory for a picture or a prompt
 ├── SourceUnavailable    the model cannot be had here: weights missing, a library not installed
+├── SourceAway           the source does not answer at the moment
+├── DrawingFailed        drawing went wrong this time; trying again may help
 ├── Cancelled            the job was called off while it was being rendered
 └── FilmFailed           filming went wrong this time; trying again may help
     ├── EncoderFailed    ffmpeg ended early
@@ -27,6 +29,14 @@ class OutOfMemory(Unrenderable):
 
 class SourceUnavailable(PipelineError):
     """Raised when a model cannot be loaded on this machine at all; the message says what to install or set."""
+
+
+class SourceAway(PipelineError):
+    """Raised when a source over the network does not answer now, or has no room; says who was asked, and the mend."""
+
+
+class DrawingFailed(PipelineError):
+    """Raised when a keyframe could not be drawn in a way that another attempt may not meet; carries what was said."""
 
 
 class Cancelled(PipelineError):

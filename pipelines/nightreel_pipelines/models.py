@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings
 
 from nightreel_queue.job import MAX_STEPS, STEPS
 
 from .base import Source
 from .errors import SourceUnavailable
+from .remote import RemoteSource
 
+_REMOTE = {
+    "comfyui": "nightreel_pipelines.comfyui.source:ComfyuiSource",
+}
 _SOURCES = {
     "flux": "nightreel_pipelines.flux.source:FluxSource",
     "testcard": "nightreel_pipelines.testcard:TestcardSource",
@@ -129,15 +134,28 @@ def no_model(name: str, known: Collection[str]) -> str:
 
 
 def make_source(spec: ModelSpec, weights_root: Path | None) -> Source:
-    """Construct the source that makes this model's pictures. Raises SourceUnavailable."""
-    path = _SOURCES.get(spec.source, spec.source)
+    """Construct the source that makes this model's pictures on this machine. Raises SourceUnavailable."""
+    source: Source = _factory(spec, _SOURCES.get(spec.source, spec.source))(spec, weights_root)
+    return source
+
+
+def make_remote(spec: ModelSpec, settings: BaseSettings | None) -> RemoteSource | None:
+    """Construct the source that has this model's pictures made elsewhere; None for one that makes them here.
+
+    `settings` are those of its source; None: the environment's. Raises SourceUnavailable.
+    """
+    if spec.source not in _REMOTE:
+        return None
+    source: RemoteSource = _factory(spec, _REMOTE[spec.source])(spec, settings)
+    return source
+
+
+def _factory(spec: ModelSpec, path: str) -> Any:
     module, _, name = path.partition(":")
     try:
-        factory = getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError, TypeError) as exc:
         raise SourceUnavailable(f"model {spec.name}: source {spec.source!r} cannot be imported: {exc}") from exc
-    source: Source = factory(spec, weights_root)
-    return source
 
 
 @cache

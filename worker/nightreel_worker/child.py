@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import os
 import queue
 import signal
@@ -24,7 +23,7 @@ from pathlib import Path
 
 from nightreel_pipelines import film
 from nightreel_pipelines.audio import BadSound, prepare
-from nightreel_pipelines.base import Description, LargeSource, LoadingHeard, Picture, Tick
+from nightreel_pipelines.base import Description, LargeSource, LoadingHeard, Picture, Source, Tick
 from nightreel_pipelines.encode import Encoder
 from nightreel_pipelines.errors import Cancelled, PipelineError, SourceUnavailable, Unrenderable
 from nightreel_pipelines.keyframes import Given
@@ -32,6 +31,7 @@ from nightreel_pipelines.models import ModelSpec, make_source
 from nightreel_pipelines.pictures import BadPicture, load_any, load_png, save_png
 from nightreel_pipelines.plan import Plan, plan
 from nightreel_pipelines.recipe import Recipe
+from nightreel_pipelines.remote import Elsewhere
 from nightreel_pipelines.tags import tags
 from nightreel_queue.audio import Audio
 from nightreel_queue.job import Job
@@ -105,7 +105,7 @@ class Child:
         self._events = events
         self._preset = start.preset
         self._spec = ModelSpec.model_validate(start.spec)
-        self._source = make_source(self._spec, Path(start.weights_root) if start.weights_root else None)
+        self._source = _source(self._spec, start)
         self._loaded = False
         self.inbox: queue.Queue[wire.Order] = queue.Queue()
         self._ready: queue.Queue[Task] = queue.Queue()
@@ -118,7 +118,7 @@ class Child:
     def run(self) -> None:
         """Serve orders until the process is ended."""
         description = self._source.describe()
-        self._events.send(wire.Hello(**dataclasses.asdict(description)))
+        self._events.send(wire.Hello.of(description))
         for name, work in (("film", self._film_all), ("save", self._save_all)):
             threading.Thread(target=work, name=name, daemon=True).start()
         threading.Thread(target=self._prepare_all, args=(description,), name="prepare", daemon=True).start()
@@ -338,6 +338,12 @@ class Ticker:
         if time.monotonic() - self._reported >= PROGRESS_EVERY_S:
             self._reported = time.monotonic()
             self._report()
+
+
+def _source(spec: ModelSpec, start: wire.Start) -> Source:
+    if start.elsewhere is not None:
+        return Elsewhere(wire.Hello(**start.elsewhere).description)
+    return make_source(spec, Path(start.weights_root) if start.weights_root else None)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from nightreel_pipelines.errors import Cancelled, Unrenderable
+from nightreel_pipelines.errors import Cancelled, SourceAway, Unrenderable
 from nightreel_queue.errors import InvalidJob, LeaseLost, QueueUnavailable
 from nightreel_storage.errors import Conflict, NotFound, StoreError, StoreUnavailable
 from nightreel_storage.receipts import AlreadyEnded
@@ -21,6 +21,7 @@ class Fate(Enum):
         "trying again cannot help: failed receipt, dead letter. It must leave the queue, or it would keep a GPU awake"
     )
     RETRY = "this attempt failed, another may not: back to the queue, later; counts towards the limit"
+    POSTPONE = "what the job needs does not answer now: back to the queue, later; counts for nothing"
     HAND_BACK = "the job did nothing wrong: back to the queue at once; counts for nothing"
     FORGET = "somebody else has the delivery: touch nothing"
 
@@ -36,6 +37,8 @@ def fate_of(error: Exception) -> Fate:
             return Fate.FAIL
         case Preempted() | RendererUnavailable() | StoreUnavailable() | QueueUnavailable():
             return Fate.HAND_BACK
+        case SourceAway():
+            return Fate.POSTPONE
         case LeaseLost():
             return Fate.FORGET
         case StoreError() if not isinstance(error, NotFound | Conflict):

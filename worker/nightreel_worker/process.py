@@ -61,7 +61,10 @@ class ChildProcess:
         preset: str,
         on_line: Callable[[ChildProcess, wire.Line], None],
         on_death: Callable[[ChildProcess, str], None],
+        *,
+        elsewhere: Description | None = None,
     ) -> None:
+        """elsewhere: the description of a source over the network, for which the child only films."""
         self.spec = spec
         self.description: Description | None = None
         self.loading = False
@@ -88,7 +91,10 @@ class ChildProcess:
         os.close(events_write)
         self.send(
             wire.Start(
-                spec.model_dump(mode="json", exclude_unset=True), str(weights_root) if weights_root else None, preset
+                spec.model_dump(mode="json", exclude_unset=True),
+                str(weights_root) if weights_root else None,
+                preset,
+                dataclasses.asdict(wire.Hello.of(elsewhere)) if elsewhere else None,
             )
         )
         threading.Thread(target=self._listen, args=(events_read,), name="renderer", daemon=True).start()
@@ -136,10 +142,6 @@ class ChildProcess:
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
         said = next((line for line in reversed(self._output) if line.strip()), "")
         return f"the renderer {how}" + (f"; it said last: {said[:300]}" if said else "")
-
-
-def description_of(hello: wire.Hello) -> Description:
-    return Description(**dataclasses.asdict(hello))
 
 
 def _environment() -> dict[str, str]:

@@ -30,7 +30,7 @@ from nightreel_pipelines.models import ModelSpec
 from . import wire
 from .errors import ChildDied, Preempted, RendererUnavailable
 from .meter import Busy
-from .process import ChildProcess, description_of
+from .process import ChildProcess
 
 log = structlog.get_logger()
 
@@ -93,12 +93,17 @@ class Renderer:
         weights_root: Path | None,
         preset: str,
         busy: Callable[[Busy | None], None] = lambda what: None,
+        elsewhere: Callable[[ModelSpec], Description | None] = lambda spec: None,
     ) -> None:
-        """`busy` is told when the child begins to import or to load, and, by None, when it is ready or gone."""
+        """`busy` is told when the child begins to import or to load, and, by None, when it is ready or gone.
+
+        `elsewhere` describes a model whose keyframes are made over the network: the child only films them.
+        """
         self._limits = limits
         self._weights_root = weights_root
         self._preset = preset
         self._busy = busy
+        self._elsewhere = elsewhere
         self._changed = threading.Condition()
         self._child: ChildProcess | None = None
         self._jobs: dict[str, Rendering] = {}
@@ -111,7 +116,9 @@ class Renderer:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def describe(self, spec: ModelSpec) -> Description:
-        """What the model's source is on this machine. Raises RendererUnavailable, SourceUnavailable, Preempted."""
+        """What the model's source is, on this machine. Raises RendererUnavailable, SourceUnavailable, Preempted."""
+        if known := self._elsewhere(spec):
+            return known
         with self._changed:
             while True:
                 child = self._child_for(spec, alone=False)
@@ -183,7 +190,8 @@ class Renderer:
             self._child = None
         if self._child is None:
             self._busy("import")
-            self._child = ChildProcess(spec, self._weights_root, self._preset, self._on_line, self._on_death)
+            place = (spec, self._weights_root, self._preset)
+            self._child = ChildProcess(*place, self._on_line, self._on_death, elsewhere=self._elsewhere(spec))
             log.info("renderer_started", pid=self._child.pid, model=spec.name)
         return self._child
 
@@ -245,7 +253,7 @@ class Renderer:
                 self._tell_busy(line)
             match line:
                 case wire.Hello():
-                    child.description = description_of(line)
+                    child.description = line.description
                 case wire.Unavailable():
                     child.unavailable = line.reason
                     child.kill()

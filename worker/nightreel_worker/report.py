@@ -15,6 +15,10 @@ from nightreel_storage.receipts import Record
 from . import wire
 from .estimate import Taken, Takings
 from .events import Ended, Event, Rejected, Returned
+from .highlights import BatchCount, Ending, Finished, Highlights
+
+LISTS = {"taken", "batches", "endings", "slowest", "shown"}
+"""Fields of a report that its line in the log leaves out."""
 
 
 class RunReport(Record):
@@ -60,6 +64,14 @@ class RunReport(Record):
     """What of that stands on none: starting, loading, waiting, leaving, and what was lost."""
     taken: tuple[Taken, ...] = ()
     """What the jobs took, by model and shape: estimates are made of it."""
+    batches: tuple[BatchCount, ...] = ()
+    """The first 50 batches."""
+    endings: tuple[Ending, ...] = ()
+    """Jobs that ended without a video, by batch and reason; the first 20 reasons."""
+    slowest: tuple[Finished, ...] = ()
+    """The ten videos that took longest."""
+    shown: tuple[Finished, ...] = ()
+    """At most 24 videos, spread evenly over the run."""
     load_s: float = 0.0
     keyframes_s: float = 0.0
     """Time that the GPU stage had a job."""
@@ -67,6 +79,13 @@ class RunReport(Record):
     """Time that it had none, between its first job and its last."""
     held_up_s: float = 0.0
     """Time that it had one, but had to wait for the film stage to take the job before."""
+
+    @property
+    def had_work(self) -> bool:
+        """Is there anything to tell of it?"""
+        return self.unavailable or any(
+            (self.done, self.failed, self.cancelled, self.earlier, self.rejected, self.returned)
+        )
 
 
 def run_name(run: str) -> str:
@@ -76,7 +95,7 @@ def run_name(run: str) -> str:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts what happens, from several threads. Keeps nothing of the jobs: a run may have any number of them."""
+    """Counts what happens, from several threads. Keeps no more than highlights: a run may have any number of jobs."""
 
     ended: Counter[str] = field(default_factory=Counter)
     """Rounds that this run ended, by state."""
@@ -86,11 +105,14 @@ class Tally:
     returned: int = 0
     keyframes: int = 0
     reused: int = 0
+    drawn: int = 0
+    """Keyframes as the renderer makes them; those of jobs that do not end are among them."""
     load_s: float = 0.0
     keyframes_s: float = 0.0
     waited_s: float = 0.0
     held_up_s: float = 0.0
     _taken: Takings = field(default_factory=Takings)
+    _highlights: Highlights = field(default_factory=Highlights)
     _first: bool = True
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -99,8 +121,11 @@ class Tally:
             match event:
                 case Ended(receipt=receipt, earlier=True):
                     self.earlier[receipt.state] += 1
+                    if receipt.state == "cancelled":
+                        self._highlights.count(receipt)
                 case Ended(receipt=receipt):
                     self.ended[receipt.state] += 1
+                    self._highlights.count(receipt)
                     if receipt.made:
                         self._taken.count(receipt)
                         self.keyframes += receipt.made.keyframes
@@ -115,6 +140,8 @@ class Tally:
             match line:
                 case wire.Loaded(seconds=seconds):
                     self.load_s += seconds
+                case wire.KeyframeMade():
+                    self.drawn += 1
                 case wire.KeyframesDone(seconds=seconds):
                     self.keyframes_s += seconds
                 case wire.Started(waited_s=waited_s, held_up_s=held_up_s):
@@ -134,14 +161,18 @@ class Tally:
             seconds = {
                 name: round(getattr(self, name), 3) for name in ("load_s", "keyframes_s", "waited_s", "held_up_s")
             }
-            return seconds | {
-                "taken": self._taken.rows,
-                "done": self.ended["done"],
-                "failed": self.ended["failed"],
-                "cancelled": self.earlier["cancelled"],
-                "earlier": self.earlier.total() - self.earlier["cancelled"],
-                "rejected": self.rejected,
-                "returned": self.returned,
-                "keyframes": self.keyframes,
-                "reused": self.reused,
-            }
+            return (
+                seconds
+                | self._highlights.figures()
+                | {
+                    "taken": self._taken.rows,
+                    "done": self.ended["done"],
+                    "failed": self.ended["failed"],
+                    "cancelled": self.earlier["cancelled"],
+                    "earlier": self.earlier.total() - self.earlier["cancelled"],
+                    "rejected": self.rejected,
+                    "returned": self.returned,
+                    "keyframes": self.keyframes,
+                    "reused": self.reused,
+                }
+            )

@@ -115,6 +115,9 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="json has Cloud Logging's fields; auto: console on a terminal, else json"
     )
+    metrics: Literal["none", "prometheus", "otlp", "gcp"] = Field(
+        "none", description="where the run's metrics go; the OTEL_ variables say the rest"
+    )
 
     def listed(self, field: str) -> tuple[str, ...]:
         """A setting that holds several texts, separated by commas."""

@@ -77,12 +77,15 @@ class Settler:
                 return self._fail(claim, str(error), "failed")
             case Fate.RETRY:
                 return self._retry(claim, f"{type(error).__name__}: {error}")
+            case Fate.POSTPONE:
+                self._close(claim, "preempted", str(error))
+                self._release(claim, str(error), self._delay_s(claim.delivery.delivery_attempt))
             case Fate.HAND_BACK:
                 self._close(claim, "preempted", str(error))
                 self._release(claim, str(error), 0.0)
             case Fate.FORGET:
                 self._close(claim, "lost", str(error))
-                log.warning("lease_lost", job=_name(claim))
+                log.warning("lease_lost")
         return None
 
     def author(self, claim: Claim) -> Author:
@@ -135,13 +138,15 @@ class Settler:
         tries = claim.failures + 1 if claim.attempt else claim.delivery.delivery_attempt
         if tries < self._max_attempts:
             self._close(claim, "failed", reason)
-            delay_s = min(self._retry_delay_s * 2 ** (tries - 1), MAX_RETRY_DELAY_S)
-            self._release(claim, reason, delay_s)
+            self._release(claim, reason, self._delay_s(tries))
         elif claim.request is not None:
             return self._fail(claim, str(GaveUp(f"gave up after {tries} attempts; the last one: {reason}")), "failed")
         else:
             self._reject(claim, GaveUp(reason))
         return None
+
+    def _delay_s(self, tries: int) -> float:
+        return min(self._retry_delay_s * 2.0 ** min(tries - 1, 20), MAX_RETRY_DELAY_S)
 
     def _release(self, claim: Claim, reason: str, delay_s: float) -> None:
         claim.delivery.release(delay_s)
@@ -172,14 +177,10 @@ class Settler:
         try:
             self._attempts.close(claim.attempt, end, reason, utc_now())
         except StoreError as exc:
-            log.warning("attempt_not_closed", job=_name(claim), reason=str(exc))
+            log.warning("attempt_not_closed", reason=str(exc))
 
 
 def try_release(delivery: Delivery) -> None:
     """Give a delivery back if that is still possible; if not, it comes back by itself when its lease ends."""
     with contextlib.suppress(LeaseLost, Exception):
         delivery.release()
-
-
-def _name(claim: Claim) -> str:
-    return "/".join(claim.request.name) if claim.request else "?"

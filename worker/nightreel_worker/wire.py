@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+from nightreel_pipelines.base import Description
+
 # parent -> child
 
 
@@ -26,6 +28,8 @@ class Start:
     weights_root: str | None
     preset: str
     """x264's preset."""
+    elsewhere: dict[str, Any] | None = None
+    """The Hello of a source over the network, whose keyframes the parent brings; None: the child makes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,15 @@ class Hello:
     precision: str
     device: str
     controls: dict[str, str]
+
+    @classmethod
+    def of(cls, description: Description) -> Hello:
+        said = (description.source, description.revision, description.precision, description.device)
+        return cls(*said, dict(description.controls))
+
+    @property
+    def description(self) -> Description:
+        return Description(self.source, self.revision, self.precision, self.device, self.controls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -33,8 +32,10 @@ from nightreel_storage.receipts import Receipt, utc_now
 from . import wire
 from .admission import Admission, Work
 from .budget import Budget
+from .chronicle import Chronicle
 from .claims import Claims, Situation
 from .commit import Committer
+from .drawing import Drawing, Ears
 from .errors import RendererUnavailable
 from .events import Advanced, Claimed, Ended, Event, Watch
 from .fate import ends_run
@@ -42,39 +43,25 @@ from .history import Earlier, cold_start_s
 from .idle import Idling
 from .inputs import Inputs, Rules
 from .last_words import LAST_WORD_S, in_time
-from .leases import Lease, LeaseKeeper
+from .leases import LeaseKeeper
 from .limits import LimitKeeper
+from .logs import log_event, name_job, name_run
 from .lookout import Lookout
 from .meter import Meter, process_age_ns
 from .notify import LAST_S, Notifier
 from .prices import machine_price
+from .remotes import Remotes
 from .renderer import Film, Limits, Renderer
 from .report import RunReport, Tally
-from .reports import Reports
 from .scratch import Scratch, lacks_room
 from .settings import Settings
 from .settle import Claim, Settler, try_release
+from .under_way import UnderWay
 from .web import Web
 
 log = structlog.get_logger()
 
-MAX_CLAIMED = 4  # keyframes, film, commit, and one in line
-
-
-@dataclass(eq=False, slots=True)
-class UnderWay:
-    """One delivery in this worker's hands."""
-
-    lease: Lease
-    scratch: Path
-    claim: Claim
-    stage: Literal["waiting", "rendering", "commit"] = "waiting"
-    work: Work | None = None
-    thread: threading.Thread = field(default_factory=threading.Thread)
-
-    @property
-    def delivery(self) -> Delivery:
-        return self.claim.delivery
+MAX_CLAIMED = 4  # keyframes, film, commit, and one in line; more when several jobs are drawn elsewhere at once
 
 
 class Worker:
@@ -87,31 +74,32 @@ class Worker:
         models: Mapping[str, ModelSpec],
         settings: Settings,
         *,
+        remotes: Remotes | None = None,
         watch: Watch = lambda event: None,
         wait_for_others: bool = False,
     ) -> None:
         """wait_for_others: stay until deliveries that other workers hold are settled too."""
         self.id = f"{utc_now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
-        self._store, self._settings = store, settings
-        self._outside_watch = watch
+        self._store, self._settings, self._outside_watch = store, settings, watch
         self._started_at = utc_now()
         self._tally = Tally()
-        limits = Limits(settings.stall_s, settings.load_timeout_s)
         self._meter = Meter(machine_price(settings.price, settings.prices), age_ns=process_age_ns())
-        self._renderer = Renderer(limits, settings.weights, settings.x264_preset, self._meter.renderer_is)
-        rules = Rules(
-            settings.listed("input_buckets"), settings.input_https, settings.input_max_mb, settings.input_timeout_s
-        )
+        self._remotes = remotes or Remotes()
+        limits = Limits(settings.stall_s, settings.load_timeout_s)
+        heard = (self._meter.renderer_is, self._remotes.describe)
+        self._renderer = Renderer(limits, settings.weights, settings.x264_preset, *heard)
         web = Web(settings.listed("trusted_hosts"))
-        self._admission = Admission(store, models, settings.model, settings.max_attempts, Inputs(rules, web, store))
+        inputs = Inputs(Rules.of(settings), web, store)
+        self._admission = Admission(store, models, settings.model, settings.max_attempts, inputs)
         self._earlier = Earlier(store, self.id)
         self._limits = LimitKeeper(self._earlier, self._meter.price, lambda: self._tally.taken)
         self.budget = Budget.of(settings, store, self.id, self._meter, self._cold_start_s)
         self._notifier = Notifier.of(settings, web)
         self._attempts, self._keyframes, self._committer = Attempts(store), Keyframes(store), Committer(store)
+        self._drawing = Drawing(self._remotes, self._keyframes, models[settings.model])
         self._settler = Settler(store, self.id, settings.max_attempts, settings.retry_delay_s, self._watch)
         self._leases = LeaseKeeper(settings.stall_s, self._renderer.quiet_s)
-        self._lookout = Lookout(store, settings.cancel_check_s, self._rendering, self._renderer.cancel)
+        self._lookout = Lookout(store, settings.cancel_check_s, self._rendering, self._cancel)
         situation = Situation(self._wait_for_room, self._busy, lambda: self._leaving.is_set(), self._lookout.hold)
         idling = Idling(
             settings.idle_timeout_s,
@@ -120,7 +108,7 @@ class Worker:
             idled_s=lambda: self._meter.booked_s("idle"),
         )
         self._claims = Claims(queue, situation, self._watch, idling=idling, wait_for_others=wait_for_others)
-        self._reports = Reports(store, lambda: self._report("running"))
+        self._chronicle = Chronicle(self.id, queue, store, settings, self._notifier, self._tally, self._report)
         self._scratch = Scratch(settings.scratch)
         self._changed = threading.Condition()
         self._under_way: set[UnderWay] = set()
@@ -131,14 +119,14 @@ class Worker:
 
     def run(self) -> RunReport:
         """Work until the queue has been empty for long enough, or `stop`; returns what was done."""
-        with self._scratch, self._leases, self._lookout, self.budget, self._reports:
+        name_run(self.id)
+        with self._scratch, self._leases, self._lookout, self.budget, self._chronicle:
             self._meter.phase("idle")
             for delivery in self._deliveries():
                 self._begin(delivery)
             self._leave()
         report = self._report("ended")
-        log.info("run_ended", **report.model_dump(mode="json", exclude={"taken"}))
-        in_time(lambda: self._reports.keep_last(report), lambda: self.budget.settle(report.usd))
+        self._chronicle.end(report, lambda: self.budget.settle(report.usd), in_a_hurry=self._leaving.is_set())
         return report
 
     def stop(self, why: str) -> None:
@@ -170,6 +158,7 @@ class Worker:
     def _pursue(self, mine: UnderWay) -> Receipt:
         mine.scratch.mkdir()
         request = mine.claim.request = self._admission.request(mine.delivery)
+        name_job(request.job)
         self._notifier.check(request.job)
         if self._committer.find(request):
             with self._committing(mine):
@@ -219,11 +208,13 @@ class Worker:
                     self._watch(Advanced(batch, job, "film", line.frames))
             self._limits.check(work.request, self._meter.spent_s(mine))
 
-        job_json = work.request.job.model_copy(update={"notify": None}).to_json()  # the child tells nobody
-        order = wire.Order(work.key, job_json, str(work.scratch), dict(work.have), dict(work.inputs), dict(work.given))
         noted = partial(self._meter.hear, mine)
+        brought = self._drawing.draw(work, Ears(heard, noted, partial(mine.check, self._leaving)))
+        have = {**work.have, **brought.files}
+        job_json = work.request.job.model_copy(update={"notify": None}).to_json()  # the child tells nobody
+        order = wire.Order(work.key, job_json, str(work.scratch), have, dict(work.inputs), dict(work.given))
         try:
-            return self._renderer.render(work.spec, order, alone=alone, heard=heard, noted=noted)
+            return brought.told_of(self._renderer.render(work.spec, order, alone=alone, heard=heard, noted=noted))
         finally:
             noted(None)
 
@@ -299,7 +290,7 @@ class Worker:
 
     def _has_room(self) -> bool:
         in_line = any(other.stage == "waiting" for other in self._under_way)
-        return not in_line and len(self._under_way) < MAX_CLAIMED
+        return not in_line and len(self._under_way) < MAX_CLAIMED - 1 + self._drawing.lanes
 
     def _cold_start_s(self, spec: ModelSpec) -> float:
         return cold_start_s(self._meter, self._renderer.restarts, self._earlier, spec)
@@ -326,9 +317,17 @@ class Worker:
             self._changed.notify_all()
 
     def _lost(self, mine: UnderWay) -> None:
-        log.warning("lease_lost", job=mine.work.key if mine.work else "?")
+        batch, job = mine.claim.request.name if mine.claim.request else ("", "")
+        log.warning("lease_lost", batch=batch, job=job)
         if mine.work:
-            self._renderer.cancel(mine.work.key)
+            self._cancel(mine.work.key)
+
+    def _cancel(self, key: str) -> None:
+        """Call a job off, wherever it is."""
+        with self._changed:
+            for mine in self._under_way:
+                mine.call_off(key)
+        self._renderer.cancel(key)
 
     def _rendering(self) -> list[Work]:
         with self._changed:
@@ -367,19 +366,12 @@ class Worker:
             in_time(give_back, disown)
         told_by = time.monotonic() + LAST_S
         self._renderer.close()
+        self._remotes.close()
         self._notifier.finish(min(told_by, leave_by) if self._leaving.is_set() else told_by)
 
     def _watch(self, event: Event) -> None:
         self._tally.see(event)
-        match event:
-            case Ended(receipt=receipt, earlier=earlier):
-                log.info("job_ended", batch=receipt.batch, job=receipt.job, round=receipt.round, state=receipt.state,
-                         reason=receipt.reason, earlier=earlier, labels=receipt.labels,
-                         made=receipt.made and receipt.made.model_dump())  # fmt: skip
-            case Advanced():
-                pass
-            case _:
-                log.info(type(event).__name__.lower(), **{name: getattr(event, name) for name in event.__slots__})
+        log_event(event)
         self._outside_watch(event)
 
     def _report(self, state: Literal["running", "ended"]) -> RunReport:
