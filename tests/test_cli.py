@@ -692,7 +692,8 @@ def test_the_page_tells_each_flag_of_a_verb_with_its_meaning_and_no_other(verb: 
 
 @pytest.mark.parametrize("verb", commands())
 def test_the_page_tells_the_exit_codes_of_each_verb(verb: str) -> None:
-    expected = dict.fromkeys(("render", "preview", "plan", "download"), "0, 1, 2, 3") | {"schema": "0, 2"}
+    expected = dict.fromkeys(("render", "preview", "plan", "download", "pods start"), "0, 1, 2, 3")
+    expected |= {"schema": "0, 2", "pods work": "2"}
 
     assert sections("cli.md")[verb].rstrip().splitlines()[-1] == f"Exit codes: {expected.get(verb, '0, 2, 3')}."
 

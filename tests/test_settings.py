@@ -74,9 +74,15 @@ def limits(name: str, field: FieldInfo) -> str:
     bounds = {
         word: getattr(each, word) for each in field.metadata for word in ("ge", "gt", "le") if hasattr(each, word)
     }
-    unit = {"s": "seconds", "mb": "MB", "gib": "GiB", "usd": "US dollars", "share": "share"}.get(
-        name.rpartition("_")[2], "whole number"
-    )
+    unit = {
+        "s": "seconds",
+        "mb": "MB",
+        "gb": "GB",
+        "gib": "GiB",
+        "usd": "US dollars",
+        "hour": "US dollars an hour",
+        "share": "share",
+    }.get(name.rpartition("_")[2], "whole number")
     match bounds:
         case {"ge": least, "le": most}:
             return f"{unit}, {least:g} to {most:g}"

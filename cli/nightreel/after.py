@@ -16,18 +16,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from nightreel_dispatcher.again import ask_again
 from nightreel_dispatcher.looked import last
-from nightreel_dispatcher.looking import call_off
-from nightreel_queue.base import Message
+from nightreel_dispatcher.looking import call_off, known_batch, no_job
 from nightreel_queue.connect import open_queue
-from nightreel_queue.job import Job
 from nightreel_storage.attempts import Attempts
 from nightreel_storage.base import Store
 from nightreel_storage.batches import Asked, Batch, Batches
 from nightreel_storage.connect import open_store
-from nightreel_storage.errors import NotFound
 from nightreel_storage.holds import Holds
-from nightreel_storage.receipts import AlreadyEnded, Receipts, State, utc_now
+from nightreel_storage.receipts import AlreadyEnded, Receipts, State
 
 from .common import EXIT_BAD_INPUT, JsonFlag, QueueFlag, StoreFlag, complain, errors_in_one_line, settings_with
 
@@ -151,49 +149,10 @@ def retry(
         kept = open_store(settings.store, make=False)
         known = known_batch(kept, batch)
         wanted = [job] if job else [r.job for r in Receipts(kept).list(batch) if r.state != "done"]
-        again = [(name, _job_as_asked(kept, known, name)) for name in wanted]
-        if without_limits:
-            again = [(name, message.model_copy(update={"limits": None})) for name, message in again]
-        messages = [_next_round(kept, batch, name, message) for name, message in again]
+        messages = ask_again(kept, known, wanted, without_limits=without_limits)
         with contextlib.closing(open_queue(settings.queue_url, make=False)) as waiting:
             waiting.publish(messages)
     print(f"{len(messages)} jobs of {batch} enqueued again" if messages else f"nothing in {batch} needs a retry")
-
-
-def _job_as_asked(store: Store, batch: Batch, job: str) -> Job:
-    """The job as it was asked for. Raises NotFound and AlreadyEnded before anything is changed."""
-    held = Receipts(store).read(batch.name, job)
-    if held and held.receipt.state == "done":
-        raise AlreadyEnded(held.receipt)
-    message = held.receipt.request if held else ""
-    if not message:  # a receipt of an older version, or none
-        asked = Batches(store).find(batch, job)
-        if held is None and asked is None:
-            raise no_job(batch.name, job)
-        message = asked.message if asked else ""
-    if not message:
-        raise NotFound(f"the store has no copy of job {batch.name}/{job}: publish it again")
-    return Job.model_validate_json(message)
-
-
-def _next_round(store: Store, batch: str, job: str, message: Job) -> Message:
-    """The receipt says `queued` before the message is published: a second retry publishes what a crash left out."""
-    return Message.of(message, Receipts(store).requeue(batch, job, utc_now()).round)
-
-
-def no_job(batch: str, job: str) -> NotFound:
-    return NotFound(f"batch {batch} has no job {job}; see: nightreel status {batch}")
-
-
-def known_batch(store: Store, name: str) -> Batch:
-    """The batch's record, or one made of its receipts for jobs that were published without one."""
-    if known := Batches(store).read(name):
-        return known
-    if receipts := list(Receipts(store).list(name)):
-        jobs = tuple(Asked(id=r.job, fingerprint=r.fingerprint, duration_s=0.0, message=r.request) for r in receipts)
-        return Batch(name=name, title="", enqueued_at=min(r.ended_at for r in receipts), jobs=jobs)
-    names = [batch.name for batch in Batches(store).list()]
-    raise NotFound(f"no batch {name}; there are {', '.join(names[-5:]) if names else 'none yet'}")
 
 
 def statuses(store: Store, batch: Batch) -> Iterator[JobStatus]:

@@ -14,6 +14,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 
 from nightreel_dispatcher.backends import BadBackends
+from nightreel_dispatcher.launchers.runpod_settings import RunPodSettings
 from nightreel_dispatcher.policy_settings import PolicySettings
 from nightreel_dispatcher.settings import DispatcherSettings
 from nightreel_pipelines.comfyui.settings import ComfyuiSettings
@@ -29,7 +30,13 @@ EXIT_NOT_ALL_MADE = 1  # some video was not made: failed, cancelled, or the run 
 EXIT_BAD_INPUT = 2  # manifest, job, flag or setting; also what the command line parser uses
 EXIT_UNAVAILABLE = 3  # queue, store or renderer could not be had
 
-SETTINGS: tuple[type[BaseSettings], ...] = (Settings, DispatcherSettings, PolicySettings, ComfyuiSettings)
+SETTINGS: tuple[type[BaseSettings], ...] = (
+    Settings,
+    DispatcherSettings,
+    PolicySettings,
+    ComfyuiSettings,
+    RunPodSettings,
+)
 S = TypeVar("S", bound=BaseSettings)
 
 OTHER_VARIABLES = {"NIGHTREEL_ALLOW_CUDA"}  # of scripts/install

@@ -18,6 +18,7 @@ from .garbage import gc
 from .holding import hold, resume
 from .money import budget, costs
 from .plan import plan
+from .pods import pods
 from .preview import preview
 from .render import render
 from .report import report
@@ -55,6 +56,7 @@ for verb in (*MAKING, *AFTERWARDS):
 app.add_typer(pubsub, name="pubsub")
 app.add_typer(gcs, name="gcs")
 app.add_typer(weights, name="weights")
+app.add_typer(pods, name="pods")
 
 
 def main() -> None:

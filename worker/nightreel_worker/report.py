@@ -67,6 +67,8 @@ class RunReport(Record):
     """What of them stands on receipts of this run."""
     lost_s: float = 0.0
     """What of them went to jobs that got no receipt from this run."""
+    machine: str = ""
+    """Id of the machine, where it has one: such as a pod's."""
     price: str = ""
     usd: float = 0.0
     """What the run cost, to a millionth."""

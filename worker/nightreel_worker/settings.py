@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     prices: Path | None = Field(
         None, description="a TOML file of your own prices, in the form of the built-in prices.toml"
     )
+    machine: str = Field("", description="this machine's id, which the run's report names; set by whoever starts it")
     idle_timeout_s: float | None = Field(
         None,
         ge=0,

@@ -386,6 +386,7 @@ class Worker:
             notified=self._notifier.notified,
             not_notified=self._notifier.not_notified,
             **self._settings.place,
+            machine=self._settings.machine,
             **self._tally.figures(),
             **self._meter.statement().figures(),
         )
