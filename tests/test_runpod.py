@@ -98,6 +98,7 @@ def test_a_pod_is_asked_for_as_the_api_documents_it(runpod: FakeRunPod, launcher
                 "NIGHTREEL_WEIGHTS": "/weights",
                 "NIGHTREEL_MAX_WAIT_S": "900",
                 "NIGHTREEL_WAKE_ID": WAKE,
+                "NIGHTREEL_ROUTE": "because",
                 "NIGHTREEL_PRICE": "0.46",
                 "NIGHTREEL_RUNPOD_ENDPOINT": runpod.url,
                 "NIGHTREEL_RUNPOD_GOOGLE_KEY": "{{ RUNPOD_SECRET_google }}",
