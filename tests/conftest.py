@@ -55,6 +55,21 @@ def build(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[.
 
 
 @pytest.fixture
+def make_named(tmp_path: Path) -> Iterator[Callable[[str], House]]:
+    """Make several houses on this machine in one test; each has a name and a folder of its own."""
+    with contextlib.ExitStack() as stack:
+
+        def make(name: str) -> House:
+            folder = tmp_path / name
+            folder.mkdir()
+            house = House(folder)
+            stack.callback(house.close)
+            return house
+
+        yield make
+
+
+@pytest.fixture
 def house(make_house: Callable[..., House]) -> House:
     """A house whose model makes trouble only when a prompt asks for it."""
     return make_house()

@@ -1,13 +1,16 @@
-"""What one run may spend: dollars, seconds, jobs; drain and exit included. Real workers."""
+"""What one run may spend, and all runs of a month: dollars, seconds, jobs; drain and exit included. Real workers."""
 
 from __future__ import annotations
 
 import math
+import random
 import sys
 import time
+from collections.abc import Callable, Sequence
 
 import pytest
-from house import House, job, verdict
+from far import hooked
+from house import House, Run, at_once, finish, job, verdict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +21,24 @@ WORK = (sys.executable, "-m", "nightreel", "work")
 LEAVES_S = 4.0  # the drain of these workers
 DOLLAR_A_SECOND = "3600"
 LONG = "slow"  # prompts that take ten seconds each, where half a second was measured
+LATE = """
+import os, signal, threading, time
+from nightreel_worker.worker import Worker
+leave, run = Worker._leave, Worker.run
+def leave_late(worker):
+    while not worker.budget.spent():
+        time.sleep(0.02)
+    leave(worker)
+def run_watched(worker):
+    def strike():
+        while worker.budget.left_s() > 1.0:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+    threading.Thread(target=strike, daemon=True).start()
+    return run(worker)
+Worker._leave, Worker.run = leave_late, run_watched
+"""
+"""SIGTERM comes a second before the budget is spent, and the drain begins when it is."""
 
 
 def measured(house: House) -> None:
@@ -148,3 +169,58 @@ def test_a_run_ends_as_many_jobs_as_it_may_and_no_more(house: House) -> None:
     assert house.queue.backlog().ready == 2
     assert house.work_calmly().code == 0
     verdict(house, "one", "two", "three", "four", failed=["two"])
+
+
+def test_whatever_jobs_come_no_run_and_no_month_costs_more_than_it_may(make_named: Callable[[str], House]) -> None:
+    # Given jobs of any size, fast and slow ones, whose estimates are of fast ones alone
+    chance = random.Random(1)
+
+    def play(limit: str, amount: int, workers: int) -> None:
+        house = make_named(limit)
+        house.half_a_second_was_measured()
+        for name in "abcdef":
+            kinds = [chance.choice(("half a second", "slow", "quick")) for _ in range(chance.randint(1, 6))]
+            house.enqueue(job(name, *(f"{kind} {name} {number}" for number, kind in enumerate(kinds))))
+        settings = {limit: str(amount), "price": DOLLAR_A_SECOND, "drain_s": "3"}
+        runs = [finish(worker) for worker in [house.start(**settings) for _ in range(workers)]]
+
+        # Then the money is spent, and no more
+        assert [run.code for run in runs] == [0] * workers, [run.err for run in runs]
+        costs = [run.report["usd"] for run in runs]
+        assert max(costs) <= amount
+        assert limit != "monthly_usd" or sum(costs) <= amount + refused(runs)
+        assert any(run.report["why"].startswith(f"{limit}: ") for run in runs)
+        assert house.queue.backlog().leased == 0
+
+    at_once({"a run": lambda: play("max_cost_usd", 18, 1), "a month": lambda: play("monthly_usd", 24, 2)})
+
+
+def refused(runs: Sequence[Run]) -> float:
+    """What runs cost that came when all of the month's money was reserved: starting, and seeing that."""
+    return float(sum(run.report["usd"] for run in runs if not run.events("claimed")))
+
+
+def test_sigterm_and_an_end_of_the_budget_may_come_together(make_named: Callable[[str], House]) -> None:
+    """Whichever comes first is the reason, and the run leaves in order as after either."""
+
+    def play(name: str, why: str, command: Callable[[House], tuple[str, ...]]) -> None:
+        house = make_named(name)
+        house.enqueue(job("film", "first", "slow 1", "slow 2"), job("next", "slow 3"))
+        run = house.work(*command(house), max_runtime_s="18", drain_s=f"{LEAVES_S:g}")
+        assert run.code == 0, run.err
+        assert run.report["why"].startswith(why)
+        assert (house.queue.backlog().ready, house.queue.backlog().leased) == (2, 0)
+        attempts = [attempt for name in ("film", "next") for attempt in house.attempts(name)]
+        assert attempts
+        assert all(attempt.end for attempt in attempts)
+        assert not house.has_ended("film")
+        assert house.processes() == []
+        assert house.leftovers() == []
+
+    late = "nightreel_worker.worker:Worker._leave"
+    at_once(
+        {
+            "SIGTERM while it drains": lambda: play("a", "max_runtime_s: ", lambda house: house.struck(late, "leave")),
+            "spent while it drains": lambda: play("b", "SIGTERM asked it to leave", lambda house: hooked(LATE)),
+        }
+    )

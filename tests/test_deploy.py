@@ -285,6 +285,22 @@ def test_settings_that_are_missing_are_told_how_to_make(tmp_path: Path) -> None:
         read_settings(tmp_path / "deploy.env")
 
 
+def test_a_monthly_budget_goes_to_the_workers_and_may_be_left_out(tmp_path: Path) -> None:
+    job = (ROOT / "cloudrun-jobs.yaml").read_text()
+
+    def told(path: Path) -> str:
+        filled = read_settings(path).fill(job, number="1", tag="t1")
+        environment = yaml.safe_load(filled)["spec"]["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
+        return str(next(each["value"] for each in environment if each["name"] == "NIGHTREEL_MONTHLY_USD"))
+
+    path = write_settings(tmp_path, MONTHLY_USD="50")
+    assert told(path) == "50"
+    path.write_text(path.read_text().replace("MONTHLY_USD=50\n", ""))  # of an earlier version
+    assert told(path) == ""
+    with pytest.raises(DeployError, match="MONTHLY_USD must be US dollars that all runs of a month may cost"):
+        read_settings(write_settings(tmp_path, MONTHLY_USD="much"))
+
+
 def test_the_docs_tell_exactly_what_is_granted() -> None:
     page = (ROOT / "docs" / "how-to" / "deploy.md").read_text()
     table = re.findall(r"^\| (\S+) \| `(roles/\S+)` \| (\S+)(?: `(\S+)`)? \| (.+) \|$", page, re.MULTILINE)

@@ -15,6 +15,7 @@ from .doctor import doctor
 from .download import download
 from .garbage import gc
 from .holding import hold, resume
+from .money import budget, costs
 from .plan import plan
 from .preview import preview
 from .render import render
@@ -44,7 +45,7 @@ def schema(
 
 
 MAKING = (preview, plan, render, enqueue, work, serve)
-AFTERWARDS = (status, runs, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
+AFTERWARDS = (status, runs, budget, costs, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
 for verb in (*MAKING, *AFTERWARDS):
     app.command()(verb)
 

@@ -20,6 +20,7 @@ _FORMS = {
     "model": (r"[a-z0-9][a-z0-9.-]{0,62}", "a model's name, like flux-schnell"),
     "price": (r"[a-z0-9.-]+", "a name from prices.toml, or US dollars an hour"),
     "max_cost_usd": (r"\d+(\.\d+)?", "US dollars that one run may cost, like 5"),
+    "monthly_usd": (r"(\d+(\.\d+)?)?", "US dollars that all runs of a month may cost, like 50, or nothing"),
     "max_workers": (r"[1-9]\d?", "1 to 99"),
     "max_wait_s": (r"\d{1,6}", "whole seconds"),
     "nightly": (r"(([01]\d|2[0-3]):[0-5]\d)?", "a time of day as HH:MM, or nothing"),
@@ -33,7 +34,7 @@ class DeployError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One field a line of deploy.env; all are text, as there."""
+    """One field a line of deploy.env; all are text, as there. A line of a field with a default may be missing."""
 
     project: str
     region: str
@@ -47,6 +48,7 @@ class Settings:
     max_wait_s: str
     nightly: str
     zone: str
+    monthly_usd: str = ""
 
     @property
     def store(self) -> str:
@@ -95,7 +97,8 @@ def read_settings(path: Path) -> Settings:
         raise DeployError(f"{path} is missing: cp deploy.env.example {path.name}, and fill it in")
     values: dict[str, str] = {}
     problems = []
-    known = [field.name for field in dataclasses.fields(Settings)]
+    fields = dataclasses.fields(Settings)
+    known = [field.name for field in fields]
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -108,7 +111,8 @@ def read_settings(path: Path) -> Settings:
         else:
             values[key] = value
     named = {problem.split()[1] for problem in problems}
-    missing = [name.upper() for name in known if name not in values and name.upper() not in named]
+    needed = [field.name for field in fields if field.default is dataclasses.MISSING]
+    missing = [name.upper() for name in needed if name not in values and name.upper() not in named]
     problems += [f"{path.name}: {name} is missing: see deploy.env.example" for name in missing]
     if problems:
         raise DeployError("\n".join(problems))

@@ -61,6 +61,12 @@ class Settings(BaseSettings):
         ge=0,
         description="most that one run may cost, from its start to its exit, at the machine's price; 0: no limit",
     )
+    monthly_usd: float = Field(
+        0.0,
+        ge=0,
+        description="most that all runs of the store may cost in a month (UTC) together, each at its machine's price; 0: no"
+        " limit",
+    )
     max_runtime_s: float = Field(
         0.0, ge=0, description="seconds that one run may last, from its start to its exit; 0: no limit"
     )

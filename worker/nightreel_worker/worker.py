@@ -31,7 +31,7 @@ from nightreel_storage.receipts import Receipt, utc_now
 
 from . import wire
 from .admission import Admission, Work
-from .budget import Budget, Cap
+from .budget import Budget
 from .claims import Claims, Situation
 from .commit import Committer
 from .drawing import Drawing, Ears
@@ -95,8 +95,7 @@ class Worker:
         self._admission = Admission(store, models, settings.model, settings.max_attempts, Inputs(rules, web, store))
         self._earlier = Earlier(store, self.id)
         self._limits = LimitKeeper(self._earlier, self._meter.price, lambda: self._tally.taken)
-        cap = Cap.of(settings, self._meter.price.machine_usd_per_s)
-        self.budget = Budget(cap, settings.drain_s, settings.max_jobs, self._meter, self._cold_start_s)
+        self.budget = Budget.of(settings, store, self.id, self._meter, self._cold_start_s)
         self._notifier = Notifier.of(settings, web)
         self._attempts, self._keyframes, self._committer = Attempts(store), Keyframes(store), Committer(store)
         self._drawing = Drawing(self._remotes, self._keyframes, settings.model)
@@ -123,19 +122,22 @@ class Worker:
 
     def run(self) -> RunReport:
         """Work until the queue has been empty for long enough, or `stop`; returns what was done."""
-        with self._scratch, self._leases, self._lookout, self._reports:
+        with self._scratch, self._leases, self._lookout, self.budget, self._reports:
             self._meter.phase("idle")
             for delivery in self._deliveries():
                 self._begin(delivery)
             self._leave()
         report = self._report("ended")
         log.info("run_ended", **report.model_dump(mode="json", exclude={"taken"}))
-        in_time(lambda: self._reports.keep_last(report))
+        in_time(lambda: self._reports.keep_last(report), lambda: self.budget.settle(report.usd))
         return report
 
     def stop(self, why: str) -> None:
-        """Leave within the drain's time: claim nothing more, give back what is not committed. Safe in a signal handler."""
-        self._why = why
+        """Leave within the drain's time: claim nothing more, give back what is not committed. Safe in a signal handler.
+
+        Who says so first is the reason.
+        """
+        self._why = self._why or why
         self._leaving.set()
 
     # one delivery's life
@@ -338,8 +340,8 @@ class Worker:
         """No other job would fare better: leave, with an error."""
         if not self._unavailable:
             log.error("unavailable", reason=str(error))
-            self._unavailable = True
-            self.stop(str(error))
+            self._why, self._unavailable = str(error), True
+            self._leaving.set()
 
     def _leave(self) -> None:
         """Give back what is being rendered, let commits finish, and let go of the renderer."""
