@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings
 
 from nightreel_dispatcher.settings import DispatcherSettings
 from nightreel_pipelines.errors import PipelineError
+from nightreel_pipelines.gemini import GeminiSettings
 from nightreel_queue.errors import InvalidJob, QueueError, QueueUnavailable
 from nightreel_storage.errors import StoreError, StoreUnavailable
 from nightreel_worker.errors import BadPrice, RendererUnavailable
@@ -25,7 +26,7 @@ EXIT_NOT_ALL_MADE = 1  # some video was not made: failed, cancelled, or the run 
 EXIT_BAD_INPUT = 2  # manifest, job, flag or setting; also what the command line parser uses
 EXIT_UNAVAILABLE = 3  # queue, store or renderer could not be had
 
-SETTINGS: tuple[type[BaseSettings], ...] = (Settings, DispatcherSettings)
+SETTINGS: tuple[type[BaseSettings], ...] = (Settings, DispatcherSettings, GeminiSettings)
 S = TypeVar("S", bound=BaseSettings)
 
 OTHER_VARIABLES = {"NIGHTREEL_ALLOW_CUDA"}  # of scripts/install

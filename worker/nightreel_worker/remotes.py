@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings
 
 from nightreel_pipelines.base import Description
 from nightreel_pipelines.models import ModelSpec, make_remote
-from nightreel_pipelines.remote import RemoteSource
+from nightreel_pipelines.remote import ClipService, RemoteSource
 
 
 class Remotes:
@@ -20,9 +20,9 @@ class Remotes:
         """`settings` by the name of the source, as models.toml says it."""
         self._settings = settings
         self._lock = threading.Lock()
-        self._made: dict[str, RemoteSource | None] = {}
+        self._made: dict[str, RemoteSource | ClipService | None] = {}
 
-    def of(self, spec: ModelSpec) -> RemoteSource | None:
+    def of(self, spec: ModelSpec) -> RemoteSource | ClipService | None:
         """The source of a model; None for one whose keyframes are made on this machine. Raises SourceUnavailable."""
         with self._lock:
             if spec.name not in self._made:
@@ -42,5 +42,6 @@ class Remotes:
     def close(self) -> None:
         """Let go of what is elsewhere."""
         with self._lock:
-            for source in filter(None, self._made.values()):
-                source.close()
+            for source in self._made.values():
+                if source:
+                    source.close()

@@ -33,6 +33,7 @@ from . import wire
 from .admission import Admission, Work
 from .budget import Budget
 from .claims import Claims, Situation
+from .clips import Clips
 from .commit import Committer
 from .drawing import Drawing, Ears
 from .errors import RendererUnavailable
@@ -47,7 +48,7 @@ from .limits import LimitKeeper
 from .lookout import Lookout
 from .meter import Meter, process_age_ns
 from .notify import LAST_S, Notifier
-from .prices import machine_price
+from .prices import load_prices, machine_price
 from .remotes import Remotes
 from .renderer import Film, Limits, Renderer
 from .report import RunReport, Tally
@@ -93,12 +94,12 @@ class Worker:
         )
         web = Web(settings.listed("trusted_hosts"))
         self._admission = Admission(store, models, settings.model, settings.max_attempts, Inputs(rules, web, store))
-        self._earlier = Earlier(store, self.id)
-        self._limits = LimitKeeper(self._earlier, self._meter.price, lambda: self._tally.taken)
+        self._earlier, prices = Earlier(store, self.id), load_prices(settings.prices)
+        self._limits = LimitKeeper(self._earlier, self._meter.price, prices, lambda: self._tally.taken)
         self.budget = Budget.of(settings, store, self.id, self._meter, self._cold_start_s)
         self._notifier = Notifier.of(settings, web)
         self._attempts, self._keyframes, self._committer = Attempts(store), Keyframes(store), Committer(store)
-        self._drawing = Drawing(self._remotes, self._keyframes, settings.model)
+        self._drawing = Drawing(self._remotes, self._keyframes, Clips(store, self.id, prices), settings.model)
         self._max_claimed = MAX_CLAIMED - 1 + self._remotes.lanes(models[settings.model])
         self._settler = Settler(store, self.id, settings.max_attempts, settings.retry_delay_s, self._watch)
         self._leases = LeaseKeeper(settings.stall_s, self._renderer.quiet_s)
@@ -129,7 +130,7 @@ class Worker:
             self._leave()
         report = self._report("ended")
         log.info("run_ended", **report.model_dump(mode="json", exclude={"taken"}))
-        in_time(lambda: self._reports.keep_last(report), lambda: self.budget.settle(report.usd))
+        in_time(lambda: self._reports.keep_last(report), lambda: self.budget.settle(report.machine_usd))
         return report
 
     def stop(self, why: str) -> None:
@@ -208,10 +209,10 @@ class Worker:
                     self._watch(Advanced(batch, job, "keyframes", reused + made))
                 case wire.Filming():
                     self._watch(Advanced(batch, job, "film", line.frames))
-            self._limits.check(work.request, self._meter.spent_s(mine))
+            self._limits.check(work.request, self._meter.spent_s(mine), self._meter.paid_usd(mine))
 
         noted = partial(self._meter.hear, mine)
-        brought = self._drawing.draw(work, Ears(heard, noted, partial(mine.check, self._leaving)))
+        brought = self._drawing.draw(work, Ears(heard, noted, partial(mine.check, self._leaving), partial(self._meter.pay, mine)))
         have = {**work.have, **brought.files}
         job_json = work.request.job.model_copy(update={"notify": None}).to_json()  # the child tells nobody
         order = wire.Order(work.key, job_json, str(work.scratch), have, dict(work.inputs), dict(work.given))
