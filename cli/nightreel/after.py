@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from nightreel_dispatcher.looking import call_off
+from nightreel_pipelines.models import load_models
 from nightreel_queue.base import Message
 from nightreel_queue.connect import open_queue
 from nightreel_queue.job import Job
@@ -27,6 +28,7 @@ from nightreel_storage.connect import open_store
 from nightreel_storage.errors import NotFound
 from nightreel_storage.holds import Holds
 from nightreel_storage.receipts import AlreadyEnded, Receipts, State, utc_now
+from nightreel_worker.clips import give_up_orders
 
 from .common import EXIT_BAD_INPUT, JsonFlag, QueueFlag, StoreFlag, complain, errors_in_one_line, settings_with
 
@@ -138,6 +140,12 @@ def retry(
     without_limits: Annotated[
         bool, typer.Option("--without-limits", help="Lift the limits that the jobs themselves set.")
     ] = False,
+    resubmit: Annotated[
+        bool,
+        typer.Option(
+            "--resubmit", help="Order clips anew that were ordered and have not come: they are paid for again."
+        ),
+    ] = False,
     queue: QueueFlag = None,
     store: StoreFlag = None,
 ) -> None:
@@ -150,10 +158,12 @@ def retry(
         again = [(name, _job_as_asked(kept, known, name)) for name in wanted]
         if without_limits:
             again = [(name, message.model_copy(update={"limits": None})) for name, message in again]
+        given_up = sum(give_up_orders(kept, message, load_models(settings.models)) for _, message in again if resubmit)
         messages = [_next_round(kept, batch, name, message) for name, message in again]
         with contextlib.closing(open_queue(settings.queue_url, make=False)) as waiting:
             waiting.publish(messages)
-    print(f"{len(messages)} jobs of {batch} enqueued again" if messages else f"nothing in {batch} needs a retry")
+    anew = f"; {given_up} clips are ordered anew" if given_up else ""
+    print(f"{len(messages)} jobs of {batch} enqueued again{anew}" if messages else f"nothing in {batch} needs a retry")
 
 
 def _job_as_asked(store: Store, batch: Batch, job: str) -> Job:

@@ -27,7 +27,9 @@ def decoded(clip: Path, *, width: int, height: int, fps: int, count: int) -> Ite
     """
     import numpy as np  # the parent checks clips without it
 
-    cover = f"scale={width}:{height}:force_original_aspect_ratio=increase:in_color_matrix=bt709:in_range=tv:out_range=pc"
+    cover = (
+        f"scale={width}:{height}:force_original_aspect_ratio=increase:in_color_matrix=bt709:in_range=tv:out_range=pc"
+    )
     filters = f"fps={fps},{cover}:flags=lanczos+accurate_rnd+full_chroma_int,crop={width}:{height}"
     raw = ("-frames:v", str(count), "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1")
     command = (ffmpeg(), *QUIET, "-i", f"file:{clip}", "-map", "0:v:0", "-an", "-vf", filters, *raw)

@@ -23,10 +23,11 @@ from .recipe import Recipe
 from .remote import Terms
 
 NEEDED = "pip install 'nightreel[gemini]'"
-ANSWER_S = 60.0
 BACKOFF_S = (2.0, 4.0, 8.0, 16.0, 32.0)  # between orders that meet a quota; Google counts requests by the minute
 LONGEST_WAIT_S = 90.0  # that Google may ask for, before the job goes back to the queue
-LANES = 4  # jobs at once; each job's clips are all ordered at its begin, and Google's quota says how many are made at once
+LANES = (
+    4  # jobs at once; each job's clips are all ordered at its begin, and Google's quota says how many are made at once
+)
 CHUNK_S = 0.25  # between two ticks
 MAX_CLIP_BYTES = 500_000_000
 BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, QUOTA, UNAVAILABLE = 400, 401, 403, 404, 429, 503
@@ -44,12 +45,15 @@ class GeminiSettings(BaseSettings):
 
     api_key: SecretStr | None = Field(None, description="key of the Gemini API; without it, no clip is ordered")
     monthly_usd: float = Field(
-        0.0, ge=0, description="most that all workers of a store may pay for clips in a month (UTC); 0: no clip is ordered"
+        0.0,
+        ge=0,
+        description="most that all workers of a store may pay for clips in a month (UTC); 0: no clip is ordered",
     )
     poll_s: float = Field(10.0, gt=0, le=600, description="seconds between two looks whether a clip is finished")
     timeout_s: float = Field(
         1800.0, gt=0, description="seconds after its order when a clip counts as one that never ends"
     )
+    answer_s: float = Field(60.0, gt=0, description="seconds that Google may take to answer one request")
     url: str = Field("", description="address of the API, for a proxy of your own; empty: Google's")
 
 
@@ -71,9 +75,9 @@ class GeminiClips:
         self._client = self._genai.Client(
             api_key=own.api_key.get_secret_value(),
             vertexai=False,
-            http_options=self._genai.types.HttpOptions(base_url=own.url or None, timeout=round(ANSWER_S * 1000)),
+            http_options=self._genai.types.HttpOptions(base_url=own.url or None, timeout=round(own.answer_s * 1000)),
         )
-        self._terms = Terms(own.monthly_usd, own.poll_s, own.timeout_s, ANSWER_S)
+        self._terms = Terms(own.monthly_usd, own.poll_s, own.timeout_s, own.answer_s)
 
     @property
     def lanes(self) -> int:
@@ -110,7 +114,9 @@ class GeminiClips:
             operation = self._client.models.generate_videos(model=recipe.revision, source=source, config=config)
         except self._genai.errors.APIError as exc:
             raise _not_taken(exc, recipe.revision) from exc
-        except Exception as exc:  # whatever happened to the connection: it may have happened after Google had read the order
+        except (
+            Exception
+        ) as exc:  # whatever happened to the connection: it may have happened after Google had read the order
             if "Connect" in type(exc).__name__:
                 raise SourceAway(f"the Gemini API cannot be reached: {exc}") from exc
             raise InDoubt(f"the order was not answered ({type(exc).__name__}: {exc})") from exc

@@ -15,10 +15,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
 from nightreel_pipelines.base import Tick
+from nightreel_pipelines.clips import description
 from nightreel_pipelines.decode import check
 from nightreel_pipelines.errors import (
     BadVideo,
@@ -28,14 +30,16 @@ from nightreel_pipelines.errors import (
     SourceUnavailable,
     Unrenderable,
 )
+from nightreel_pipelines.models import ModelSpec
+from nightreel_pipelines.plan import plan
 from nightreel_pipelines.recipe import Recipe
 from nightreel_pipelines.remote import ClipService, Drawn
+from nightreel_queue.job import Job
 from nightreel_storage.base import Store
 from nightreel_storage.errors import Conflict, StoreError
 from nightreel_storage.keyframes import Keyframes
 from nightreel_storage.purchases import Held, Purchase, Purchases
 
-from .admission import Work
 from .ledger import CLOCKS_APART, Ledger, Share, month_of
 from .prices import Price, clip_micro_usd
 
@@ -43,7 +47,7 @@ log = structlog.get_logger()
 
 AWAY_S = 60.0  # that a service may not answer while clips are being made, before the job goes back to the queue
 DOWNLOADS = 3  # of one clip, before the attempt fails
-LATE_S = 15.0  # that an answer may still take to be written down
+LATE = 2.0  # how much longer than an answer may take its writer is waited for
 NOTE_AGAIN_S = (1.0, 2.0, 4.0)
 TICK_S = 0.25  # between two ticks
 LOOK_S = 1.0  # between two looks whether another worker's order was answered
@@ -52,22 +56,32 @@ Paid = Callable[[int], None]
 """Told what a clip cost that has come, in millionths of a dollar."""
 
 
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """For which job clips are bought."""
+
+    spec: ModelSpec
+    job: tuple[str, str]
+    """Batch and id."""
+    scratch: Path
+    tick: Tick
+    paid: Paid
+
+
 class Clips:
     """Of one run. Safe to use from several threads."""
 
     def __init__(self, store: Store, run: str, prices: Mapping[str, Price]) -> None:
         self._store, self._run, self._prices = store, run, prices
 
-    def made(
-        self, service: ClipService, work: Work, recipes: Sequence[Recipe], tick: Tick, paid: Paid
-    ) -> Iterator[Drawn]:
+    def made(self, service: ClipService, errand: Errand, recipes: Sequence[Recipe]) -> Iterator[Drawn]:
         """Have clips made, or go on with what somebody has ordered; each as soon as it is there.
 
         A clip is settled when the next one is asked for: by then it must be in the store. Raises Unrenderable (InDoubt among
         them), DrawingFailed, SourceAway, SourceUnavailable (also when the month's money does not reach), StoreError, and what
-        `tick` does.
+        the errand's `tick` does.
         """
-        return _Errand(self._store, self._run, self._prices, service, work, tick, paid).clips(recipes)
+        return _Buyer(self._store, self._run, self._prices, service, errand).clips(recipes)
 
 
 @dataclass(slots=True)
@@ -79,24 +93,17 @@ class _Waiting:
     """When this worker began to wait for it."""
 
 
-class _Errand:
-    """The clips of one job."""
+class _Buyer:
+    """Of the clips of one job."""
 
     def __init__(
-        self,
-        store: Store,
-        run: str,
-        prices: Mapping[str, Price],
-        service: ClipService,
-        work: Work,
-        tick: Tick,
-        paid: Paid,
+        self, store: Store, run: str, prices: Mapping[str, Price], service: ClipService, errand: Errand
     ) -> None:
         self._purchases, self._keyframes = Purchases(store), Keyframes(store)
-        self._ledger = Ledger(store, service=work.spec.source)
-        self._run, self._prices, self._service, self._work = run, prices, service, work
-        self._tick, self._paid, self._terms = tick, paid, service.terms
-        self._job = "/".join(work.request.name)
+        self._ledger = Ledger(store, service=errand.spec.source)
+        self._run, self._prices, self._service, self._terms = run, prices, service, service.terms
+        self._spec, self._scratch, self._tick, self._paid = errand.spec, errand.scratch, errand.tick, errand.paid
+        self._job = "/".join(errand.job)
         self._away_since: float | None = None
 
     def clips(self, recipes: Sequence[Recipe]) -> Iterator[Drawn]:
@@ -138,8 +145,8 @@ class _Errand:
             fingerprint=recipe.fingerprint,
             run=self._run,
             job=self._job,
-            model=self._work.spec.name,
-            micro_usd=clip_micro_usd(self._work.spec, recipe.clip_s or 0, self._prices),
+            model=self._spec.name,
+            micro_usd=clip_micro_usd(self._spec, recipe.clip_s or 0, self._prices),
             month=month_of(now),
             asked_at=now,
         )
@@ -148,16 +155,14 @@ class _Errand:
         """Raises SourceUnavailable when the month's money does not reach."""
         limit, price = round(self._terms.monthly_usd * 1e6), purchase.micro_usd
         until = purchase.asked_at + dt.timedelta(seconds=self._terms.timeout_s)
-        share = Share(
-            run=self._run, what=purchase.id, micro_usd=price, since=purchase.asked_at, until=until
-        )
+        share = Share(run=self._run, what=purchase.id, micro_usd=price, since=purchase.asked_at, until=until)
         month = self._ledger.reserve(share, limit, price)
         mine = month.share(self._run, purchase.id)
         if mine is None or mine.micro_usd < price:
             raise SourceUnavailable(
-                f"{self._work.spec.source}: {month.micro_usd / 1e6:.2f} of {limit / 1e6:.2f} USD of {month.month} are spent or"
+                f"{self._spec.source}: {month.micro_usd / 1e6:.2f} of {limit / 1e6:.2f} USD of {month.month} are spent or"
                 f" reserved, and a clip for {self._job} costs {price / 1e6:.2f}: raise"
-                f" NIGHTREEL_{self._work.spec.source.upper()}_MONTHLY_USD, or wait for the next month"
+                f" NIGHTREEL_{self._spec.source.upper()}_MONTHLY_USD, or wait for the next month"
             )
 
     def _order(self, recipe: Recipe, purchase: Purchase) -> Held | None:
@@ -167,7 +172,9 @@ class _Errand:
         except Conflict:
             self._give_back(purchase)
             return self._purchases.read(recipe.fingerprint)
-        if self._stored(recipe) is not None:  # somebody ordered it, got it and settled it, all since the job was admitted
+        if (
+            self._stored(recipe) is not None
+        ):  # somebody ordered it, got it and settled it, all since the job was admitted
             self._free(held)
             return None
         try:
@@ -225,7 +232,7 @@ class _Errand:
 
     def _download(self, recipe: Recipe, address: str) -> bytes:
         """The clip, once it decodes. To download is free, so a bad one is downloaded again."""
-        path = self._work.scratch / f"{recipe.file}.part"
+        path = self._scratch / f"{recipe.file}.part"
         for left in reversed(range(DOWNLOADS)):
             try:
                 self._service.download(address, path, self._tick)
@@ -240,7 +247,7 @@ class _Errand:
 
     def _check_doubt(self, held: Held, since: float) -> None:
         """Raises InDoubt when whoever ordered the clip cannot get an answer any more."""
-        answer_s = self._terms.answer_s + LATE_S
+        answer_s = self._terms.answer_s * LATE
         age = self._ledger.now() - held.purchase.asked_at
         if time.monotonic() - since > answer_s or age > CLOCKS_APART + dt.timedelta(seconds=answer_s):
             raise InDoubt(self._doubtful(held, f"run {held.purchase.run} ended while it ordered it"))
@@ -274,7 +281,9 @@ class _Errand:
             try:
                 return self._purchases.answered(held, operation)
             except Conflict:
-                raise InDoubt(self._doubtful(held, f"its order was given up before operation {operation} began")) from None
+                raise InDoubt(
+                    self._doubtful(held, f"its order was given up before operation {operation} began")
+                ) from None
             except StoreError:
                 if pause_s is None:
                     raise
@@ -282,7 +291,7 @@ class _Errand:
         raise AssertionError
 
     def _stored(self, recipe: Recipe) -> bytes | None:
-        path = self._work.scratch / recipe.file
+        path = self._scratch / recipe.file
         return path.read_bytes() if self._keyframes.fetch(recipe.fingerprint, path) else None
 
     def _pause(self, seconds: float) -> None:
@@ -290,3 +299,17 @@ class _Errand:
         while (left := until - time.monotonic()) > 0:
             self._tick()
             time.sleep(min(TICK_S, left))
+
+
+def give_up_orders(store: Store, job: Job, models: Mapping[str, ModelSpec]) -> int:
+    """Forget what was ordered for a job and has not come, so that its next round orders anew; returns how many clips.
+
+    The money stays in the ledger, where it counts as spent: it may have been. Raises StoreError.
+    """
+    spec = models.get(job.render.model or "")
+    if spec is None or not spec.clips:
+        return 0
+    purchases = Purchases(store)
+    layout = plan(job, spec, description(spec), dict.fromkeys(job.inputs, ""))
+    orders = [purchases.read(recipe.fingerprint) for recipe in layout.recipes]
+    return sum(purchases.close(held) for held in orders if held)

@@ -21,7 +21,7 @@ from nightreel_storage.keyframes import Keyframes
 
 from . import wire
 from .admission import Work
-from .clips import Clips, Paid
+from .clips import Clips, Errand, Paid
 from .errors import RendererUnavailable
 from .remotes import Remotes
 from .renderer import Film, Noted
@@ -139,7 +139,9 @@ class Drawing:
 
     def _drawn(self, source: RemoteSource | ClipService, job: _Job, recipes: Sequence[Recipe]) -> Iterator[Drawn]:
         if isinstance(source, ClipService):
-            return self._clips.made(source, job.work, recipes, _ticker(job), job.ears.paid)
+            work = job.work
+            errand = Errand(work.spec, work.request.name, work.scratch, _ticker(job), job.ears.paid)
+            return self._clips.made(source, errand, recipes)
         given = {sha256: Path(file) for sha256, file in job.work.given.items()}
         return source.keyframes(recipes, given, _ticker(job))
 

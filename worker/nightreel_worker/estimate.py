@@ -23,7 +23,13 @@ from nightreel_storage.receipts import Receipt, Record
 _SIZE = "[1-9][0-9]{0,4}x[1-9][0-9]{0,4}"
 MAX_ROWS = 50  # of one run: strangers choose sizes
 # Guesses, from bench/plan.py on two shared and busy cores of a server; a GPU's machine is faster.
-GUESSED_FILM_S = {"still": 0.045, "move": 0.045, "clip": 0.06, "walk": 0.3, "feedback": 0.45}  # seconds a megapixel of film
+GUESSED_FILM_S = {
+    "still": 0.045,
+    "move": 0.045,
+    "clip": 0.06,
+    "walk": 0.3,
+    "feedback": 0.45,
+}  # seconds a megapixel of film
 GUESSED_VERIFY_S = 0.01  # the same, of decoding it
 GUESSED_VIDEO_BYTES = 1_800  # a frame, for each thousand pixels to the power of BYTES_GROW
 GUESSED_KEYFRAME_BYTES = 1_000_000  # a megapixel of PNG

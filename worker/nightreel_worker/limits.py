@@ -74,9 +74,7 @@ def over(job: Job, seconds: float, price: Price, clips_usd: float = 0.0) -> str:
         return ""
     if limits.max_seconds is not None and seconds > limits.max_seconds:
         return f"limits.max_seconds: it may take {limits.max_seconds:g} s"
-    if limits.max_cost_usd is not None and (
-        price.cost_usd(seconds, job.duration_s) + clips_usd > limits.max_cost_usd
-    ):
+    if limits.max_cost_usd is not None and (price.cost_usd(seconds, job.duration_s) + clips_usd > limits.max_cost_usd):
         return f"limits.max_cost_usd: it may cost {limits.max_cost_usd:g} USD"
     return ""
 

@@ -212,7 +212,9 @@ class Worker:
             self._limits.check(work.request, self._meter.spent_s(mine), self._meter.paid_usd(mine))
 
         noted = partial(self._meter.hear, mine)
-        brought = self._drawing.draw(work, Ears(heard, noted, partial(mine.check, self._leaving), partial(self._meter.pay, mine)))
+        brought = self._drawing.draw(
+            work, Ears(heard, noted, partial(mine.check, self._leaving), partial(self._meter.pay, mine))
+        )
         have = {**work.have, **brought.files}
         job_json = work.request.job.model_copy(update={"notify": None}).to_json()  # the child tells nobody
         order = wire.Order(work.key, job_json, str(work.scratch), have, dict(work.inputs), dict(work.given))
