@@ -79,6 +79,8 @@ class Api(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0].removeprefix("/v1beta/")
         if path.startswith("files/"):
             return self._file(path.removeprefix("files/").removesuffix(":download"))
+        if "/operations/" not in path:
+            return self._answer({"name": path, "supportedGenerationMethods": ["predictLongRunning"]})
         return self._operation(path)
 
     def _operation(self, name: str) -> None:

@@ -262,6 +262,14 @@ def test_the_gpu_benchmark_runs_tiny_without_a_gpu_and_writes_its_section(tmp_pa
     assert "<!-- bench:full-flux -->" in docs.read_text()
 
 
+@pytest.mark.usefixtures("emulators")
+def test_the_cold_start_benchmark_tells_each_phase(tmp_path: Path) -> None:
+    since, phases = tables(quick("cold", tmp_path, "--model", "testcard")).values()
+
+    assert [row[0] for row in since[1:]] == ["plain script", "SQLite and a folder", "emulators"]
+    assert all(re.fullmatch(r"\d+\.\d+ s", cell) for row in phases[1:] for cell in row[1:])
+
+
 def test_the_precision_benchmark_writes_its_section(tmp_path: Path) -> None:
     docs = tmp_path / "benchmarks.md"
     command = [sys.executable, str(BENCH / "precision.py"), "--quick", "--docs", str(docs)]
@@ -314,3 +322,11 @@ def test_the_simulation_benchmark_writes_its_section(tmp_path: Path) -> None:
     assert 1 <= float(office[2][2]) < 1.15
     assert all(len(row) == 9 for row in office)
     assert [row[0] for row in many[1:]] == ["the wake rule and up to 20 workers", "the clairvoyant"]
+
+
+def test_the_comfyui_benchmark_compares_the_source_with_the_api_and_writes_its_section(tmp_path: Path) -> None:
+    (rows,) = tables(quick("comfyui", tmp_path)).values()
+
+    assert [row[0] for row in rows[1:]] == ["API by hand, one prompt after the other", "nightreel's source"]
+    assert all(float(row[1].removesuffix(" ms")) > 0 for row in rows[1:])
+    assert RATIO.fullmatch(rows[2][2])

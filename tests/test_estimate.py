@@ -18,7 +18,16 @@ from nightreel_pipelines.models import load_models
 from nightreel_pipelines.plan import Plan, plan
 from nightreel_storage.folder import FolderStore
 from nightreel_storage.receipts import Made, OutputFile, Receipt, Video
-from nightreel_worker.estimate import GUESSED_FILM_S, MAX_ROWS, Estimate, Rates, Taken, Takings, pipelined_s
+from nightreel_worker.estimate import (
+    FILM_START_S,
+    GUESSED_FILM_S,
+    MAX_ROWS,
+    Estimate,
+    Rates,
+    Taken,
+    Takings,
+    pipelined_s,
+)
 from nightreel_worker.history import LAST_RUNS, History
 from nightreel_worker.report import RunReport, run_name
 
@@ -45,7 +54,7 @@ def taken(**fields: Any) -> Taken:
             "evaluations": 12,
             "keyframes_s": 1.2,
             "frames": 20,
-            "film_s": 2.1,
+            "film_s": FILM_START_S + 2.0,
             "verify_s": 0.25,
             "video_bytes": 2000,
             "kept_bytes": 30_000,
@@ -74,22 +83,22 @@ def test_a_job_like_one_that_was_made_takes_as_long() -> None:
 
     assert (estimate.keyframes, estimate.evaluations, estimate.frames) == (3, 12, 12)
     assert estimate.keyframes_s == pytest.approx(1.2)
-    assert estimate.film_s == pytest.approx(2.1)
+    assert estimate.film_s == pytest.approx(FILM_START_S + 2.0)
     assert estimate.verify_s == pytest.approx(0.25)
     assert (estimate.video_bytes, estimate.kept_bytes) == (2000, 30_000)
     assert estimate.basis == "measured"
 
 
 def test_films_take_a_start_and_then_as_long_as_they_have_frames() -> None:
-    assert of([taken()], layout(seconds=2.5)).film_s == pytest.approx(0.1 + 60 * 0.1)
-    assert of([taken(film_s=0.15)], layout(seconds=2.5)).film_s == pytest.approx(0.1 + 60 * 0.075 / 20)
+    assert of([taken()], layout(seconds=2.5)).film_s == pytest.approx(FILM_START_S + 60 * 0.1)
+    assert of([taken(film_s=0.15)], layout(seconds=2.5)).film_s == pytest.approx(FILM_START_S + 60 * 0.075 / 20)
 
 
 def test_larger_pictures_take_longer_in_proportion_and_their_videos_less_than_that() -> None:
     estimate = of([taken(frames=12)], layout(side=128))
 
     assert estimate.keyframes_s == pytest.approx(4 * 1.2)
-    assert estimate.film_s == pytest.approx(0.1 + 4 * 2.0)
+    assert estimate.film_s == pytest.approx(FILM_START_S + 4 * 2.0)
     assert estimate.kept_bytes == 4 * 30_000
     assert estimate.video_bytes == round(4**0.75 * 2000)
 
@@ -97,15 +106,15 @@ def test_larger_pictures_take_longer_in_proportion_and_their_videos_less_than_th
 def test_of_several_shapes_the_nearest_counts_and_motions_before_sizes() -> None:
     rows = [
         taken(film_size="512x512", keyframe_size="512x512", film_s=99.0, keyframes_s=99.0),
-        taken(motions=("walk",), film_s=50.0, keyframes_s=50.0),
-        taken(film_size="96x96", keyframe_size="96x96", film_s=4.6, keyframes_s=2.7),
+        taken(motions=("walk",), film_s=FILM_START_S + 49.9, keyframes_s=50.0),
+        taken(film_size="96x96", keyframe_size="96x96", film_s=FILM_START_S + 4.5, keyframes_s=2.7),
     ]
 
     still, moved = of(rows, layout()), of(rows, layout(motion={"walk": {"seed": 1}}))
 
     assert still.keyframes_s == pytest.approx(1.2)
-    assert still.film_s == pytest.approx(0.1 + 12 / 20 * 4.5 / 2.25)
-    assert moved.film_s == pytest.approx(0.1 + moved.frames * 49.9 / 20)
+    assert still.film_s == pytest.approx(FILM_START_S + 12 / 20 * 4.5 / 2.25)
+    assert moved.film_s == pytest.approx(FILM_START_S + moved.frames * 49.9 / 20)
     assert moved.keyframes_s == pytest.approx(moved.evaluations * 50 / 12)
 
 
@@ -113,7 +122,7 @@ def test_a_motion_that_no_run_has_filmed_takes_longer_than_others_as_it_does_els
     moved = of([taken()], layout(motion={"feedback": {}}))
 
     assert moved.film_s == pytest.approx(
-        0.1 + moved.frames * 2.0 / 20 * GUESSED_FILM_S["feedback"] / GUESSED_FILM_S["still"]
+        FILM_START_S + moved.frames * 2.0 / 20 * GUESSED_FILM_S["feedback"] / GUESSED_FILM_S["still"]
     )
     assert moved.basis == "measured"
 
@@ -211,7 +220,7 @@ def receipt(**made: Any) -> Receipt:
         "device": "cpu",
     }
     fields |= {"keyframe_size": "64x64", "motions": ("still",), "keyframes": 3, "evaluations": 12}
-    fields |= {"keyframes_s": 1.2, "film_s": 2.1, "verify_s": 0.25, "kept_bytes": 30_000}
+    fields |= {"keyframes_s": 1.2, "film_s": FILM_START_S + 2.0, "verify_s": 0.25, "kept_bytes": 30_000}
     return Receipt(
         state="done",
         batch="b",

@@ -109,6 +109,17 @@ NEVER_AT_THE_LOOP = {
     "Unfilled": "manifests turn it into InvalidJob",
     "_Unusable": "manifests turn it into InvalidJob",
     "BadPicture": "the renderer turns it into Unrenderable",
+    "ServerError": "ComfyUI's source decides: another server, DrawingFailed, SourceAway or Unrenderable",
+    "Gone": "as ServerError",
+    "Overloaded": "as ServerError",
+    "NoEntry": "as ServerError",
+    "PromptRefused": "as ServerError",
+    "NodeFailed": "as ServerError",
+    "Silent": "as ServerError",
+    "Forgotten": "as ServerError",
+    "CalledOff": "as ServerError; what called it off is raised",
+    "NoPng": "ComfyUI's server turns it into Unrenderable",
+    "BrokenPng": "ComfyUI's server turns it into a ServerError",
     "_AgainError": "`Renderer.render` starts again on it",
 }
 

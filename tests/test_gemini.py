@@ -347,7 +347,10 @@ def test_a_clip_in_doubt_is_ordered_anew_when_a_person_says_so(house: House, gem
 def test_a_wrong_key_ends_the_run_and_no_job(house: House, gemini: Gemini) -> None:
     house.enqueue(film("film", "with a wrong key"))
 
-    run = house.work(**(gemini.settings | {"gemini_api_key": "another"}))
+    wrong = gemini.settings | {"gemini_api_key": "another"}
+    assert "FAIL" in (told := house.work(*NIGHTREEL, "doctor", **wrong).out).upper()
+    assert "the Gemini API refuses NIGHTREEL_GEMINI_API_KEY, or model veo-3.1-generate-preview: 403" in told
+    run = house.work(**wrong)
 
     assert run.code == 3
     assert "the Gemini API refuses NIGHTREEL_GEMINI_API_KEY" in run.err

@@ -27,7 +27,8 @@ import image_size
 import try_image
 from deployment.settings import Settings, read_settings
 
-DOCKERFILES = ("Dockerfile", "dispatcher.Dockerfile")
+OWN_DOCKERFILES = ("Dockerfile", "dispatcher.Dockerfile")
+DOCKERFILES = (*OWN_DOCKERFILES, "comfyui.Dockerfile")
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 CUDA_13 = (2, 11)  # torch's first release whose wheels need driver 580
 
@@ -76,11 +77,19 @@ def test_a_gpu_host_lends_what_rendering_encoding_and_nvidia_smi_need() -> None:
     assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video" in (ROOT / "Dockerfile").read_text()
 
 
-@by_dockerfile
+@pytest.mark.parametrize("name", OWN_DOCKERFILES)
 def test_an_image_is_built_with_the_pinned_builder(name: str) -> None:
     [builder] = re.findall(r"pip install (hatchling==\S+)", (ROOT / name).read_text())
 
     assert builder in (ROOT / "requirements-dev.txt").read_text().split()
+
+
+def test_comfyuis_image_has_the_workers_torch_and_one_state_of_comfyui() -> None:
+    text = (ROOT / "comfyui.Dockerfile").read_text()
+
+    assert {f"{name}=={pins('requirements.txt')[name]}" for name in ("torch", "torchvision")} <= set(text.split())
+    assert re.search(r"^ARG COMFYUI=[0-9a-f]{40}$", text, re.MULTILINE)
+    assert "ComfyUI.git#${COMFYUI}" in text
 
 
 def test_an_images_install_steps_can_be_tried_without_docker() -> None:

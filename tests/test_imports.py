@@ -30,6 +30,7 @@ HEAVY = {
     "numpy",
     "torch",
     "transformers",
+    "websockets",
 }
 RENDERING = {"accelerate", "diffusers", "torch", "transformers"}
 
@@ -76,6 +77,7 @@ def test_the_contracts_hold() -> None:
         ("worker/nightreel_worker/extra.py", "from google.cloud import storage"),
         ("storage/nightreel_storage/extra.py", "from google.cloud import pubsub_v1"),
         ("dispatcher/nightreel_dispatcher/extra.py", "from google.oauth2 import id_token"),
+        ("worker/nightreel_worker/extra.py", "from websockets.sync.client import connect"),
     ],
 )
 def test_an_import_in_the_wrong_place_breaks_them(module: str, line: str, tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def admits(requirement: Requirement, pinned: dict[str, str]) -> bool:
     [
         ("cpu", "requirements-cpu.txt"),
         ("gpu", "requirements.txt"),
+        ("comfyui", "requirements.txt"),
+        ("comfyui", "requirements-cpu.txt"),
         ("gcp", "requirements.txt"),
         ("gcp", "requirements-dispatcher.txt"),
         ("serve", "requirements-dispatcher.txt"),

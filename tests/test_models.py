@@ -60,7 +60,9 @@ def test_a_model_that_says_nothing_else_takes_four_steps_and_eight_at_most() -> 
     models = load_models()
 
     assert {(models[name].steps, models[name].max_steps) for name in ("pocket", "flux-schnell", "testcard")} == {(4, 8)}
-    assert own_steps(models) == {"pocket": 4, "flux-schnell": 4, "flux-dev": 28, "testcard": 4}
+    assert own_steps(models) == {
+        "pocket": 4, "flux-schnell": 4, "flux-dev": 28, "comfyui-schnell": 4, "testcard": 4,
+    }  # fmt: skip
 
 
 def test_control_checkpoints_lie_where_weights_do(tmp_path: Path) -> None:

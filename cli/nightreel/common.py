@@ -14,11 +14,13 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 
 from nightreel_dispatcher.settings import DispatcherSettings
+from nightreel_pipelines.comfyui.settings import ComfyuiSettings
 from nightreel_pipelines.errors import PipelineError
 from nightreel_pipelines.gemini import GeminiSettings
 from nightreel_queue.errors import InvalidJob, QueueError, QueueUnavailable
 from nightreel_storage.errors import StoreError, StoreUnavailable
 from nightreel_worker.errors import BadPrice, RendererUnavailable
+from nightreel_worker.remotes import Remotes
 from nightreel_worker.settings import Settings
 
 EXIT_OK = 0
@@ -26,7 +28,7 @@ EXIT_NOT_ALL_MADE = 1  # some video was not made: failed, cancelled, or the run 
 EXIT_BAD_INPUT = 2  # manifest, job, flag or setting; also what the command line parser uses
 EXIT_UNAVAILABLE = 3  # queue, store or renderer could not be had
 
-SETTINGS: tuple[type[BaseSettings], ...] = (Settings, DispatcherSettings, GeminiSettings)
+SETTINGS: tuple[type[BaseSettings], ...] = (Settings, DispatcherSettings, ComfyuiSettings, GeminiSettings)
 S = TypeVar("S", bound=BaseSettings)
 
 OTHER_VARIABLES = {"NIGHTREEL_ALLOW_CUDA"}  # of scripts/install
@@ -53,6 +55,11 @@ def settings_of(kind: type[S], **flags: Any) -> S:
         for error in exc.errors():
             complain(_wrong_setting(kind, error["loc"], error["msg"], error["input"]))
         raise typer.Exit(EXIT_BAD_INPUT) from None
+
+
+def remotes() -> Remotes:
+    """The sources over the network, by the environment's settings. Exits as above."""
+    return Remotes({"comfyui": settings_of(ComfyuiSettings), "gemini": settings_of(GeminiSettings)})
 
 
 def _wrong_setting(kind: type[BaseSettings], loc: tuple[str | int, ...], message: str, found: object) -> str:

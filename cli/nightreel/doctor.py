@@ -30,7 +30,7 @@ from nightreel_worker.errors import BadPrice
 from nightreel_worker.prices import machine_price
 from nightreel_worker.settings import Settings
 
-from .common import EXIT_UNAVAILABLE, JsonFlag, QueueFlag, StoreFlag, settings_with
+from .common import EXIT_UNAVAILABLE, JsonFlag, QueueFlag, StoreFlag, remotes, settings_with
 
 MAX_SKEW_S = 5.0  # between our clock and the store's; leases and retry times are wall-clock times
 ROOM_BYTES = 2_000_000_000  # below this a word of warning; what a batch needs hangs on its videos
@@ -79,7 +79,7 @@ def _examine(settings: Settings) -> Iterator[Finding]:
     publishes_only = find_spec("torch") is None
     rendering: dict[str, Check] = {
         "torch": _torch, "ffmpeg": _ffmpeg, "fonts": _fonts, "weights": _weights, "scratch": _scratch,
-        "prices": _prices,
+        "prices": _prices, "servers": _elsewhere,
     }  # fmt: skip
     others: dict[str, Check] = {"queue": _queue, "store": _store}
     if settings.results_topic or settings.notify_topics:
@@ -180,6 +180,13 @@ def _weights(settings: Settings) -> Iterator[tuple[State, str]]:
         yield "ok", f"of {settings.model} in {models[settings.model].folder(settings.weights)}"
     else:
         yield "ok", f"{settings.model} needs none that are known here"
+
+
+def _elsewhere(settings: Settings) -> Iterator[tuple[State, str]]:
+    """Ask the servers of the worker's own model, when it has some."""
+    spec = load_models(settings.models).get(settings.model)
+    source = remotes().of(spec) if spec else None
+    yield from source.health() if source else ()
 
 
 def _scratch(settings: Settings) -> Iterator[tuple[State, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +13,27 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from nightreel_dispatcher.submit import check_models
-from nightreel_pipelines.models import load_models, own_steps
+from nightreel_pipelines import abilities
+from nightreel_pipelines.errors import Unrenderable
+from nightreel_pipelines.models import ModelSpec, load_models, own_steps
+from nightreel_queue.errors import InvalidJob, Problem
+from nightreel_queue.job import Job
 from nightreel_storage.connect import open_store
 from nightreel_storage.receipts import utc_now
 from nightreel_worker.forecast import Forecast, JobForecast, forecast
 from nightreel_worker.prices import Price, find_price, load_prices
+from nightreel_worker.remotes import Remotes
 
-from .common import EXIT_NOT_ALL_MADE, JsonFlag, ModelFlag, StoreFlag, complain, errors_in_one_line, settings_with
+from .common import (
+    EXIT_NOT_ALL_MADE,
+    JsonFlag,
+    ModelFlag,
+    StoreFlag,
+    complain,
+    errors_in_one_line,
+    remotes,
+    settings_with,
+)
 from .submit import read
 
 SHOWN = 20  # jobs; a table of ten thousand is no overview
@@ -43,15 +57,31 @@ def plan(
         models = load_models(settings.models)
         batch = read(manifest).resolved(settings.model, own_steps(models))
         check_models(batch.jobs, models)
+        elsewhere = remotes()
+        _check_abilities(batch.jobs, models, elsewhere)
         price_of = find_price(settings.price, settings.prices)
         prices = load_prices(settings.prices)
-        found = forecast(batch.jobs, open_store(settings.store), models, price_of, utc_now(), prices)
+        found = forecast(batch.jobs, open_store(settings.store), models, price_of, utc_now(), elsewhere, prices)
     _print_json(found, batch.batch) if as_json else _show(found)
     if max_cost is not None and found.usd > max_cost:
         complain(f"about {_usd(found.usd)}, and --max-cost is {max_cost:g}")
         raise typer.Exit(EXIT_NOT_ALL_MADE)
     if any(each.over for each in found.jobs):
         raise typer.Exit(EXIT_NOT_ALL_MADE)
+
+
+def _check_abilities(jobs: Sequence[Job], models: Mapping[str, ModelSpec], elsewhere: Remotes) -> None:
+    """What a source over the network would refuse, in the worker's words. Raises InvalidJob, SourceUnavailable."""
+    problems = []
+    for job in jobs:
+        spec = models[job.render.model or ""]
+        if known := elsewhere.describe(spec):
+            try:
+                abilities.check(job, spec, known)
+            except Unrenderable as exc:
+                problems.append(Problem(str(exc), place=f"job {job.id}"))
+    if problems:
+        raise InvalidJob(problems)
 
 
 def _show(found: Forecast) -> None:

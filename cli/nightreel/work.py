@@ -30,6 +30,7 @@ from .common import (
     StoreFlag,
     complain,
     errors_in_one_line,
+    remotes,
     settings_with,
 )
 
@@ -81,12 +82,13 @@ def work(
 def drain(settings: Settings, watch: Callable[[Event], None], *, wait_for_others: bool) -> RunReport:
     """Run one worker until the queue is empty or a signal asks it to leave."""
     check_installed()
-    models = check_model(settings)
+    models, elsewhere = check_model(settings), remotes()
+    elsewhere.of(models[settings.model])  # a workflow that cannot be used is told before anything is claimed
     from nightreel_worker.worker import Worker  # numpy and friends: not for those who only publish
 
     store = open_store(settings.store)
     with contextlib.closing(open_queue(settings.queue_url)) as jobs:
-        worker = Worker(jobs, store, models, settings, watch=watch, wait_for_others=wait_for_others)
+        worker = Worker(jobs, store, models, settings, remotes=elsewhere, watch=watch, wait_for_others=wait_for_others)
         with _stopped_in_time(worker, settings.drain_s):
             return worker.run()
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -149,6 +149,17 @@ class GeminiClips:
                 if sink.error:
                     raise sink.error from None
                 raise
+
+    def health(self) -> Iterator[tuple[Literal["ok", "fail"], str]]:
+        model = self._description.revision
+        try:
+            found = self._client.models.get(model=model)
+        except self._genai.errors.APIError as exc:
+            yield "fail", f"the Gemini API refuses NIGHTREEL_GEMINI_API_KEY, or model {model}: {_said(exc)}"
+        except Exception as exc:
+            yield "fail", f"the Gemini API cannot be reached: {exc}"
+        else:
+            yield "ok", f"Gemini API: {found.name}; {self._terms.monthly_usd:.2f} USD a month"
 
     def close(self) -> None:
         self._client.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from .base import Description, Picture, Pictures, Tick
 from .recipe import Recipe
@@ -48,6 +48,10 @@ class RemoteSource(Protocol):
         Raises Unrenderable for what can never be made, DrawingFailed for what went wrong this time, SourceAway when
         nobody answers or has room, SourceUnavailable when that will stay so until somebody changes a setting.
         """
+        ...
+
+    def health(self) -> Iterator[tuple[Literal["ok", "fail"], str]]:
+        """Ask each place whether it could draw now; says what it is, or what to do."""
         ...
 
     def close(self) -> None:
@@ -108,6 +112,10 @@ class ClipService(Protocol):
 
     def download(self, address: str, path: Path, tick: Tick) -> None:
         """Write the clip to a file, or as much of it as came. Raises InDoubt when it is gone, SourceAway, and what `tick` does."""
+        ...
+
+    def health(self) -> Iterator[tuple[Literal["ok", "fail"], str]]:
+        """Ask whether the model is there and the key good, which costs nothing; says what it is, or what to do."""
         ...
 
     def close(self) -> None:

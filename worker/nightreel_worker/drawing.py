@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nightreel_pipelines.base import Tick
 from nightreel_pipelines.errors import SourceAway, SourceUnavailable, Unrenderable
+from nightreel_pipelines.models import ModelSpec
 from nightreel_pipelines.recipe import Recipe
 from nightreel_pipelines.remote import ClipService, Drawn, RemoteSource
 from nightreel_storage.keyframes import Keyframes
@@ -79,9 +80,9 @@ class _Job:
 class Drawing:
     """The stage before the renderer, for jobs of sources over the network. Safe to use from several threads."""
 
-    def __init__(self, remotes: Remotes, keyframes: Keyframes, clips: Clips, model: str) -> None:
-        """`model` is the worker's own: without its source, no job could be made."""
-        self._remotes, self._keyframes, self._clips, self._model = remotes, keyframes, clips, model
+    def __init__(self, remotes: Remotes, keyframes: Keyframes, clips: Clips, own: ModelSpec) -> None:
+        """`own` is the worker's own model: without its source, no job could be made."""
+        self._remotes, self._keyframes, self._clips, self._own = remotes, keyframes, clips, own
         self._lock = threading.Lock()
         self._lanes: dict[str, threading.Semaphore] = {}
         self._making: set[str] = set()
@@ -91,26 +92,36 @@ class Drawing:
         self._drew = False
         self._away_since: float | None = None
 
+    @property
+    def lanes(self) -> int:
+        """Jobs of the worker's own model whose keyframes can be made at once; 1 on this machine. Raises SourceUnavailable."""
+        source = self._remotes.of(self._own)
+        return source.lanes if source else 1
+
     def draw(self, work: Work, ears: Ears) -> Brought:
         """Have what a job lacks made, and wait for it; nothing to do for a model that draws on this machine.
 
         Raises Unrenderable, DrawingFailed, SourceAway, RendererUnavailable, and whatever the ears do.
         """
         job = _Job(work, ears)
-        source = self._remotes.of(work.spec)
-        if source is None or not job.missing():
+        if not job.missing():
             return Brought()
-        lanes = self._lanes_of(work.spec.name, source)
-        while not lanes.acquire(timeout=LOOK_S):
-            ears.check()
         try:
-            return self._draw(source, job)
+            source = self._remotes.of(work.spec)
+            return Brought() if source is None else self._draw_in_lane(source, job)
         except SourceUnavailable as exc:
             raise self._without(work, exc) from exc
         except SourceAway as exc:
             if self._gone_for_good(work):
                 raise RendererUnavailable(str(exc)) from exc
             raise
+
+    def _draw_in_lane(self, source: RemoteSource | ClipService, job: _Job) -> Brought:
+        lanes = self._lanes_of(job.work.spec.name, source)
+        while not lanes.acquire(timeout=LOOK_S):
+            job.ears.check()
+        try:
+            return self._draw(source, job)
         finally:
             lanes.release()
 
@@ -189,12 +200,12 @@ class Drawing:
 
     def _without(self, work: Work, error: SourceUnavailable) -> Exception:
         """What follows when the source cannot be had: for the worker's own model, every other job would meet it as well."""
-        own = work.spec.name == self._model
+        own = work.spec.name == self._own.name
         return RendererUnavailable(str(error)) if own else Unrenderable(str(error))
 
     def _gone_for_good(self, work: Work) -> bool:
         """Is the source of the worker's own model away since this run began, or for so long that no job is worth trying?"""
-        if work.spec.name != self._model:
+        if work.spec.name != self._own.name:
             return False
         now = time.monotonic()
         self._away_since = self._away_since or now

@@ -22,18 +22,18 @@ from nightreel_storage.receipts import Receipt, Record
 
 _SIZE = "[1-9][0-9]{0,4}x[1-9][0-9]{0,4}"
 MAX_ROWS = 50  # of one run: strangers choose sizes
-# Guesses, from bench/plan.py on two shared and busy cores of a server; a GPU's machine is faster.
-GUESSED_FILM_S = {
-    "still": 0.045,
-    "move": 0.045,
-    "clip": 0.06,
-    "walk": 0.3,
-    "feedback": 0.45,
-}  # seconds a megapixel of film
+# Guesses, from bench/plan.py on two cores of a server; a GPU's machine is faster.
+GUESSED_FILM_S = {  # seconds a megapixel of film
+    "still": 0.035,
+    "move": 0.035,
+    "clip": 0.05,
+    "walk": 0.23,
+    "feedback": 0.2,
+}
 GUESSED_VERIFY_S = 0.01  # the same, of decoding it
 GUESSED_VIDEO_BYTES = 1_800  # a frame, for each thousand pixels to the power of BYTES_GROW
 GUESSED_KEYFRAME_BYTES = 1_000_000  # a megapixel of PNG
-FILM_START_S, VERIFY_START_S = 0.1, 0.05  # of a film of any length: programs that start, and finish a file
+FILM_START_S, VERIFY_START_S = 0.13, 0.05  # of a film of any length: programs that start, and finish a file
 BYTES_GROW = (
     0.75  # the usual rule of thumb: a frame of four times the pixels is less than three times as large in H.264
 )

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nightreel_pipelines import clips
 from nightreel_pipelines.base import Description
 from nightreel_pipelines.models import ModelSpec
 from nightreel_pipelines.plan import plan
@@ -20,6 +19,7 @@ from .estimate import Estimate, Rates, pipelined_s
 from .history import History
 from .limits import over, too_late
 from .prices import Price, clip_micro_usd, load_prices
+from .remotes import Remotes
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +82,14 @@ def forecast(
     models: Mapping[str, ModelSpec],
     price: Price,
     now: dt.datetime,
+    remotes: Remotes | None = None,
     prices: Mapping[str, Price] | None = None,
 ) -> Forecast:
     """What resolved jobs take, in their order, on one worker that has to start first.
 
-    Keyframes that the store has are told by what each model was when it rendered last. Jobs whose videos are there are
-    left out. `prices` has those of services; Nightreel's own when None. Raises StoreUnavailable, and SourceUnavailable for a
-    model whose clips have no price.
+    Keyframes that the store has are told by what each model was when it rendered last, and by what a source over the
+    network says of itself. Jobs whose videos are there are left out. `prices` has those of services; Nightreel's own when
+    None. Raises StoreUnavailable, and SourceUnavailable, also for a model whose clips have no price.
     """
     prices = load_prices() if prices is None else prices
     history = History.read(store)
@@ -96,7 +97,8 @@ def forecast(
     videos = {entry.name for batch in {job.batch for job in jobs} for entry in store.list(f"{batch}/")}
     missing = [job for job in jobs if f"{job.batch}/{job.id}.mp4" not in videos]
     used = {name: models[name] for name in dict.fromkeys(job.render.model or "" for job in missing)}
-    kinds = {name: _Kind.of(spec, history) for name, spec in used.items()}
+    elsewhere = remotes or Remotes()
+    kinds = {name: _Kind.of(spec, history, elsewhere.describe(spec)) for name, spec in used.items()}
     rows = [kinds[job.render.model or ""].estimate(job, stored) for job in missing]
     # A worker changes its model with the jobs as they come, which is not to be foreseen: each model is started once.
     work_s = sum(pipelined_s([estimate for job, estimate, _ in rows if job.render.model == name]) for name in used)
@@ -125,8 +127,8 @@ class _Kind:
     rates: Rates
 
     @classmethod
-    def of(cls, spec: ModelSpec, history: History) -> _Kind:
-        description = clips.description(spec) if spec.clips else history.description(spec.name)
+    def of(cls, spec: ModelSpec, history: History, known: Description | None) -> _Kind:
+        description = known or history.description(spec.name)
         return cls(spec, description, Rates(history.taken, spec, description))
 
     def estimate(self, job: Job, stored: set[str]) -> tuple[Job, Estimate, int]:

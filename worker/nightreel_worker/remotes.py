@@ -9,6 +9,7 @@ from types import MappingProxyType
 from pydantic_settings import BaseSettings
 
 from nightreel_pipelines.base import Description
+from nightreel_pipelines.clips import description
 from nightreel_pipelines.models import ModelSpec, make_remote
 from nightreel_pipelines.remote import ClipService, RemoteSource
 
@@ -30,14 +31,14 @@ class Remotes:
             return self._made[spec.name]
 
     def describe(self, spec: ModelSpec) -> Description | None:
-        """What the source of a model is and can; None as above. Asks nobody. Raises SourceUnavailable."""
+        """What the source of a model is and can; None as above. Asks nobody. Raises SourceUnavailable.
+
+        Of clips the model's entry says it all: to plan them, or to film stored ones, needs no key.
+        """
+        if spec.clips:
+            return description(spec)
         source = self.of(spec)
         return source.describe() if source else None
-
-    def lanes(self, spec: ModelSpec) -> int:
-        """Jobs whose keyframes can be made at once; 1 on this machine. Raises SourceUnavailable."""
-        source = self.of(spec)
-        return source.lanes if source else 1
 
     def close(self) -> None:
         """Let go of what is elsewhere."""

@@ -80,15 +80,14 @@ class Worker:
     ) -> None:
         """wait_for_others: stay until deliveries that other workers hold are settled too."""
         self.id = f"{utc_now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
-        self._store, self._settings = store, settings
-        self._outside_watch = watch
+        self._store, self._settings, self._outside_watch = store, settings, watch
         self._started_at = utc_now()
         self._tally = Tally()
-        limits = Limits(settings.stall_s, settings.load_timeout_s)
         self._meter = Meter(machine_price(settings.price, settings.prices), age_ns=process_age_ns())
         self._remotes = remotes or Remotes()
-        place = (settings.weights, settings.x264_preset)
-        self._renderer = Renderer(limits, *place, self._meter.renderer_is, self._remotes.describe)
+        limits = Limits(settings.stall_s, settings.load_timeout_s)
+        heard = (self._meter.renderer_is, self._remotes.describe)
+        self._renderer = Renderer(limits, settings.weights, settings.x264_preset, *heard)
         rules = Rules(
             settings.listed("input_buckets"), settings.input_https, settings.input_max_mb, settings.input_timeout_s
         )
@@ -99,8 +98,7 @@ class Worker:
         self.budget = Budget.of(settings, store, self.id, self._meter, self._cold_start_s)
         self._notifier = Notifier.of(settings, web)
         self._attempts, self._keyframes, self._committer = Attempts(store), Keyframes(store), Committer(store)
-        self._drawing = Drawing(self._remotes, self._keyframes, Clips(store, self.id, prices), settings.model)
-        self._max_claimed = MAX_CLAIMED - 1 + self._remotes.lanes(models[settings.model])
+        self._drawing = Drawing(self._remotes, self._keyframes, Clips(store, self.id, prices), models[settings.model])
         self._settler = Settler(store, self.id, settings.max_attempts, settings.retry_delay_s, self._watch)
         self._leases = LeaseKeeper(settings.stall_s, self._renderer.quiet_s)
         self._lookout = Lookout(store, settings.cancel_check_s, self._rendering, self._cancel)
@@ -295,7 +293,7 @@ class Worker:
 
     def _has_room(self) -> bool:
         in_line = any(other.stage == "waiting" for other in self._under_way)
-        return not in_line and len(self._under_way) < self._max_claimed
+        return not in_line and len(self._under_way) < MAX_CLAIMED - 1 + self._drawing.lanes
 
     def _cold_start_s(self, spec: ModelSpec) -> float:
         return cold_start_s(self._meter, self._renderer.restarts, self._earlier, spec)

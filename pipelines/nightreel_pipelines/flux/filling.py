@@ -1,11 +1,13 @@
 """Tensors from files straight into a model that has none yet: several at once, each in its last place. Imports torch.
 
 A model is built on torch's meta device, where tensors have no memory; each gets its memory when its bytes arrive. On the
-way to a GPU bytes pass through small pinned buffers, so that the host never holds more than a few of them.
+way to a GPU bytes pass through small pinned buffers, so that the host never holds more than a few of them. A model that
+stays on the CPU has the files' own pages for its memory, as the libraries' own loaders do: nothing is copied.
 """
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -43,7 +45,7 @@ def fill(
     places = dict(_places(model, stored, matmul=matmul))
     _check(model, part.name, stored, places)
     with ThreadPoolExecutor(READERS, "load") as readers:
-        there, here = _Reader(dtype, device), _Reader(dtype, "cpu")
+        there, here = _Reader(dtype, device, mapped=device == "cpu"), _Reader(dtype, "cpu")
         work = {
             readers.submit((here if host(name) else there).read, stored[name], owner, leaf): name
             for name, (owner, leaf) in places.items()
@@ -63,9 +65,12 @@ def fill(
 class _Reader:
     """Reads one tensor after another in each of several threads."""
 
-    def __init__(self, dtype: torch.dtype, device: str) -> None:
+    def __init__(self, dtype: torch.dtype, device: str, *, mapped: bool = False) -> None:
+        """mapped: tensors lie in the pages of their files, and files must stay as they are while the model lives."""
         self._dtype, self._device = dtype, device
         self._local = threading.local()
+        self._maps: dict[Path, mmap.mmap] | None = {} if mapped else None
+        self._lock = threading.Lock()
 
     def read(self, stored: Stored, owner: nn.Module, leaf: str) -> None:
         """Read a tensor and hang it into its module."""
@@ -79,6 +84,12 @@ class _Reader:
             owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
 
     def _straight(self, stored: Stored, dtype: torch.dtype) -> torch.Tensor:
+        if self._maps is not None and stored.size_bytes:
+            numbers = torch.frombuffer(
+                self._map(stored.file), dtype=torch.uint8, count=stored.size_bytes, offset=stored.offset
+            )
+            if numbers.data_ptr() % dtype.itemsize == 0:  # files of others may begin their tensors anywhere
+                return numbers.view(dtype).reshape(stored.shape)
         tensor = torch.empty(stored.shape, dtype=dtype, device=self._device)
         if self._device == "cpu":
             read_into(stored.file, stored.offset, bytes_of(tensor))
@@ -89,6 +100,19 @@ class _Reader:
             read_into(stored.file, stored.offset + start, bytes_of(pinned[:count]))
             target[start : start + count].copy_(pinned[:count])
         return tensor
+
+    def _map(self, file: Path) -> mmap.mmap:
+        """A file's pages, private to this process: writing changes no file."""
+        assert self._maps is not None
+        with self._lock:
+            if file not in self._maps:
+                with file.open("rb") as opened:
+                    self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+                if hasattr(mmap, "MADV_WILLNEED"):
+                    self._maps[file].madvise(
+                        mmap.MADV_WILLNEED
+                    )  # the disk begins to read while the model is put together
+            return self._maps[file]
 
     def _converted(self, stored: Stored, kept: torch.dtype, dtype: torch.dtype) -> torch.Tensor:
         tensor = torch.empty(stored.shape, dtype=kept)
