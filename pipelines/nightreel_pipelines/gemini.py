@@ -156,7 +156,7 @@ class GeminiClips:
             found = self._client.models.get(model=model)
         except self._genai.errors.APIError as exc:
             yield "fail", f"the Gemini API refuses NIGHTREEL_GEMINI_API_KEY, or model {model}: {_said(exc)}"
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001  # whatever the connection does, it is what is to be told
             yield "fail", f"the Gemini API cannot be reached: {exc}"
         else:
             yield "ok", f"Gemini API: {found.name}; {self._terms.monthly_usd:.2f} USD a month"
