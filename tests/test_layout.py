@@ -114,6 +114,7 @@ def admits(requirement: Requirement, pinned: dict[str, str]) -> bool:
         ("comfyui", "requirements-cpu.txt"),
         ("gcp", "requirements.txt"),
         ("gcp", "requirements-dispatcher.txt"),
+        ("gemini", "requirements-dev.txt"),
         ("serve", "requirements-dispatcher.txt"),
         ("serve", "requirements-dev.txt"),
         ("dev", "requirements-dev.txt"),

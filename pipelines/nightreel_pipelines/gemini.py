@@ -49,7 +49,7 @@ class GeminiSettings(BaseSettings):
         ge=0,
         description="most that all workers of a store may pay for clips in a month (UTC); 0: no clip is ordered",
     )
-    poll_s: float = Field(10.0, gt=0, le=600, description="seconds between two looks whether a clip is finished")
+    poll_s: float = Field(10.0, gt=0, description="seconds between two looks whether a clip is finished")
     timeout_s: float = Field(
         1800.0, gt=0, description="seconds after its order when a clip counts as one that never ends"
     )

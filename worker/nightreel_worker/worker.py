@@ -81,8 +81,7 @@ class Worker:
         """wait_for_others: stay until deliveries that other workers hold are settled too."""
         self.id = f"{utc_now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
         self._store, self._settings, self._outside_watch = store, settings, watch
-        self._started_at = utc_now()
-        self._tally = Tally()
+        self._started_at, self._tally = utc_now(), Tally()
         self._meter = Meter(machine_price(settings.price, settings.prices), age_ns=process_age_ns())
         self._remotes = remotes or Remotes()
         limits = Limits(settings.stall_s, settings.load_timeout_s)
