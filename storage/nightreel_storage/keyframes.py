@@ -15,7 +15,8 @@ from .base import ABSENT, Store
 from .errors import Conflict, Damaged, NotFound
 
 FOLDER = ".nightreel/keyframes/"
-_TYPES = {".png": "image/png", ".mp4": "video/mp4"}
+CLIP = ".mp4"
+_TYPES = {".png": "image/png", CLIP: "video/mp4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,9 @@ class Keyframes:
         self._store = store
 
     def fetch(self, fingerprint: str, path: Path) -> Keyframe | None:
-        """Copy a keyframe to `path`, whose suffix says what it is; None when the store has none, or a damaged one."""
+        """Copy a keyframe, or the clip that a path ending in .mp4 is for, to `path`; None when the store has none, or a damaged one."""
         try:
-            entry = self._store.fetch(_name(fingerprint, path.suffix), path)
+            entry = self._store.fetch(_name(fingerprint, path), path)
         except (NotFound, Damaged):
             return None
         if entry.sha256 != hashlib.sha256(path.read_bytes()).hexdigest():
@@ -46,7 +47,7 @@ class Keyframes:
 
     def put(self, fingerprint: str, path: Path, attempt: str) -> None:
         """Store a finished keyframe (a PNG) or clip (an MP4). One that is there is left as it is, unless it is damaged."""
-        name, data = _name(fingerprint, path.suffix), path.read_bytes()
+        name, data = _name(fingerprint, path), path.read_bytes()
         try:
             self._write(name, data, attempt, ABSENT)
         except Conflict:
@@ -75,5 +76,5 @@ class Keyframes:
         self._store.put(name, data, generation=generation, content_type=content_type, metadata={"attempt": attempt})
 
 
-def _name(fingerprint: str, suffix: str) -> str:
-    return f"{FOLDER}{fingerprint[:2]}/{fingerprint}{suffix}"
+def _name(fingerprint: str, path: Path) -> str:
+    return f"{FOLDER}{fingerprint[:2]}/{fingerprint}{CLIP if path.suffix == CLIP else '.png'}"
