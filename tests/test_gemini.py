@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from clip_buyer import buy, film, spec
 from gemini_server import KEY, Gemini
-from house import House, job
+from house import House, job, until
 
 from nightreel_pipelines.gemini import GeminiClips, GeminiSettings
 from nightreel_storage.base import Store
@@ -138,12 +139,12 @@ def test_a_quota_that_stays_used_up_sends_the_job_back(shop: Shop, monkeypatch: 
 def test_what_will_never_be_made_costs_nothing_and_may_be_ordered_again(shop: Shop, trouble: str, said: str) -> None:
     shop.prompt = trouble
 
-    for time in (1, 2):
+    for number in (1, 2):
         came, paid, error = shop.buy()
 
         assert (came, paid, shop.counted_usd, shop.open) == (0, 0, 0, 0)
         assert error.startswith(said)
-        assert shop.orders == time
+        assert shop.orders == number
 
 
 @pytest.mark.parametrize(
@@ -294,6 +295,22 @@ def test_of_two_workers_with_one_clip_one_orders_it_and_both_get_it(shop: Shop) 
 
     assert {error for *_, error in told} == {""}
     assert sum(paid for _, paid, _ in told) == 1_600_000
+    assert (shop.orders, shop.counted_usd, shop.open) == (1, CLIP_USD, 0)
+
+
+def test_who_meets_an_order_that_is_not_answered_yet_waits_for_the_answer(shop: Shop) -> None:
+    answer = shop.gemini.folder / "answer"
+    answer.unlink(missing_ok=True)
+    shop.prompt = f"slow {shop.prompt}"
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(shop.buy, run="first")
+        until(lambda: shop.orders, "the order")
+        second = pool.submit(shop.buy, run="second")
+        time.sleep(0.5)  # so that it has met the record
+        answer.touch()
+
+    assert {first.result()[2], second.result()[2]} == {""}
+    assert first.result()[1] + second.result()[1] == 1_600_000
     assert (shop.orders, shop.counted_usd, shop.open) == (1, CLIP_USD, 0)
 
 
