@@ -38,7 +38,7 @@ PATIENCE_S = 30.0
 
 def main() -> None:
     asked = arguments("What the ComfyUI source costs a keyframe.").parse_args()
-    rounds = range(asked.rounds or (1 if asked.quick else 5))
+    rounds = range(asked.rounds or (1 if asked.quick else 3))
     keyframes = 10 if asked.quick else 200
     with tempfile.TemporaryDirectory() as folder, _server(Path(folder)) as address:
         _by_hand(address, _recipes(2, "first"))

@@ -52,7 +52,7 @@ def _http(folder: Path, asked: argparse.Namespace, rounds: range) -> Table:
     found: dict[int, list[Answers]] = {askers: [] for askers in ASKERS}
     for round_ in rounds:
         for askers in ASKERS:
-            with _serving(folder / f"http-{round_}-{askers}") as url:
+            with serving(folder / f"http-{round_}-{askers}") as url:
                 found[askers].append(_ask(url, jobs, askers))
     rows = tuple(
         (
@@ -96,7 +96,7 @@ def _drop(folder: Path, asked: argparse.Namespace, rounds: range) -> Table:
     took = []
     for round_ in rounds:
         home = folder / f"drop-{round_}"
-        with _serving(home, "--watch", "inbox"):
+        with serving(home, "--watch", "inbox"):
             begun = time.perf_counter()
             (home / "inbox/films.csv").write_text(text, encoding="utf-8")
             _until(partial(_has_all, home, size))
@@ -116,8 +116,8 @@ def _has_all(home: Path, size: int) -> bool:
 
 
 @contextlib.contextmanager
-def _serving(home: Path, *flags: str) -> Iterator[str]:
-    home.mkdir()
+def serving(home: Path, *flags: str) -> Iterator[str]:
+    home.mkdir(exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

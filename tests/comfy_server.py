@@ -106,7 +106,7 @@ class Comfy:
     async def post_prompt(self, request: Request) -> Response:
         said = await request.json()
         prompt, prompt_id = said["prompt"], str(said.get("prompt_id", uuid.uuid4()))
-        if self.control.get("old"):  # before 0.3.57 the server gave ids of its own
+        if self.control.get("old"):  # before 0.3.45 the server gave ids of its own
             prompt_id = str(uuid.uuid4())
         if refusal := self.validate(prompt):
             return JSONResponse(refusal, status_code=400)
@@ -115,8 +115,7 @@ class Comfy:
         self.note("prompts.log", prompt_id)
         self.more.set()
         await self.queue_updated()
-        if self.control.get("lose_answer"):  # it took the prompt, and nobody hears of it
-            (self.folder / "control.json").unlink()
+        if self.control.get("lose_answer") and self.number == 1:  # it took the prompt, and nobody hears of it
             return Response(status_code=502)
         return JSONResponse({"prompt_id": prompt_id, "number": self.number, "node_errors": {}})
 
@@ -154,6 +153,8 @@ class Comfy:
 
     async def post_interrupt(self, request: Request) -> Response:
         wanted = (await request.json()).get("prompt_id")
+        if self.control.get("old"):  # before 0.3.57 it did not look
+            wanted = None
         if self.running and wanted in (None, self.running[1]):
             self.interrupted = True
             self.note("interrupted.log", str(wanted))
@@ -188,7 +189,8 @@ class Comfy:
 
     async def get_stats(self, request: Request) -> Response:
         device = {"name": "cuda:0 Test Card", "type": "cuda", "index": 0, "vram_total": 24 << 30, "vram_free": 9 << 30}
-        return JSONResponse({"system": {"comfyui_version": "0.3.64"}, "devices": [device]})
+        devices = self.control.get("devices", [device])
+        return JSONResponse({"system": {"comfyui_version": "0.3.64"}, "devices": devices})
 
     # main.py: prompt_worker; execution.py: PromptExecutor.execute_async
 

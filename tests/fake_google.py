@@ -25,6 +25,7 @@ APIS = (
     "cloudresourcemanager",
     "cloudscheduler",
     "iam",
+    "monitoring",
     "pubsub",
     "run",
     "secretmanager",
@@ -252,6 +253,13 @@ def _notify(google: FakeGoogle, asked: Asked, match: re.Match[str]) -> dict[str,
     return made
 
 
+def _alert(google: FakeGoogle, asked: Asked, match: re.Match[str]) -> dict[str, Any]:
+    """A policy or a channel, to which Google gives a name."""
+    name = f"{match[1]}/" + re.sub(r"\W+", "-", asked.body["displayName"])
+    google.resources[f"monitoring/v3/{name}"] = made = {**asked.body, "name": name}
+    return made
+
+
 def _uploaded(google: FakeGoogle, asked: Asked, match: re.Match[str]) -> dict[str, Any]:
     return {"bucket": match[1], "name": "source/x.tgz", "generation": "1", "size": str(asked.body["size"])}
 
@@ -271,6 +279,7 @@ _SPECIAL: dict[tuple[str, str, str], _Special] = {
     ("run", "POST", r"apis/(.*)/namespaces/([^/]+)/(jobs|services)"): _ready,
     ("run", "PUT", r"apis/(.*)/namespaces/([^/]+)/(jobs|services)/[^/]+"): _ready,
     ("secretmanager", "POST", r"v1/(.*):addVersion"): _version,
+    ("monitoring", "POST", r"v3/(.*/(?:alertPolicies|notificationChannels))"): _alert,
     ("cloudbuild", "POST", r"v1/(projects/.*)/builds"): _build,
 }
 

@@ -13,7 +13,8 @@ from house import House, job, until
 from house import finish as finish_process
 from places import Places
 
-from nightreel.after import known_batch, statuses
+from nightreel.after import statuses
+from nightreel_dispatcher.looking import known_batch
 from nightreel_storage.attempts import Attempts
 from nightreel_storage.base import Entry
 from nightreel_storage.folder import FolderStore

@@ -227,6 +227,15 @@ def test_the_dispatcher_benchmark_asks_a_real_one_and_writes_its_section(tmp_pat
     assert float(drop[1][1].removesuffix(" s")) > 1
 
 
+def test_the_console_benchmark_asks_a_real_one_and_writes_its_section(tmp_path: Path) -> None:
+    text = quick("console", tmp_path)
+
+    (pages,) = tables(text).values()
+    assert pages[1][0] == "tonight"
+    assert pages[2][-1] == "0.0 kB"  # what has not changed is not sent
+    assert all(float(row[2].removesuffix(" ms")) > 0 for row in pages[1:])
+
+
 def quick(script: str, folder: Path, *flags: str) -> str:
     """Run a benchmark's quick mode on a page that is not there yet; returns the page."""
     docs = folder / "benchmarks.md"

@@ -31,6 +31,7 @@ from nightreel_storage.batches import Batches
 from nightreel_storage.keyframes import Keyframes
 from nightreel_storage.receipts import Cost, Made, OutputFile, Receipt, Receipts, Record, Video, utc_now
 from nightreel_worker.estimate import Taken
+from nightreel_worker.highlights import BatchCount, Ending, Finished
 from nightreel_worker.report import RunReport
 
 PAGES = Path(__file__).parent.parent / "docs/reference"
@@ -691,7 +692,8 @@ def test_the_page_tells_each_flag_of_a_verb_with_its_meaning_and_no_other(verb: 
 
 @pytest.mark.parametrize("verb", commands())
 def test_the_page_tells_the_exit_codes_of_each_verb(verb: str) -> None:
-    expected = dict.fromkeys(("render", "preview", "plan", "download"), "0, 1, 2, 3") | {"schema": "0, 2"}
+    expected = dict.fromkeys(("render", "preview", "plan", "download", "pods start"), "0, 1, 2, 3")
+    expected |= {"schema": "0, 2", "pods work": "2"}
 
     assert sections("cli.md")[verb].rstrip().splitlines()[-1] == f"Exit codes: {expected.get(verb, '0, 2, 3')}."
 
@@ -709,7 +711,7 @@ def test_the_page_of_the_receipt_tells_each_field(model: type[Record]) -> None:
     assert rows_of("receipt.md", model) == fields_of(model)
 
 
-@pytest.mark.parametrize("model", [RunReport, Taken], ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", [RunReport, Taken, BatchCount, Ending, Finished], ids=lambda model: model.__name__)
 def test_the_page_of_the_run_tells_each_field(model: type[Record]) -> None:
     assert rows_of("run.md", model) == fields_of(model)
 

@@ -170,14 +170,15 @@ def test_what_was_drawn_before_is_found_again_and_not_drawn_twice(
 
 
 def test_a_prompt_whose_answer_was_lost_is_not_queued_twice(
-    pair: list[Comfy], source: Callable[..., ComfyuiSource]
+    start: Callable[[], Comfy], source: Callable[..., ComfyuiSource]
 ) -> None:
-    pair[0].control(lose_answer=True, step_s=0.02)
+    server = start()
+    server.control(lose_answer=True, step_s=0.3)
     with pytest.raises(SourceAway, match="answers 502"):
-        drawn(source(pair[0]), "a lake")
+        drawn(source(server), "a lake")
 
-    assert drawn(source(pair[0]), "a lake") == ["a lake"]
-    assert len(pair[0].log("prompts")) == 1
+    assert drawn(source(server), "a lake") == ["a lake"]  # it is still being drawn
+    assert len(server.log("prompts")) == len(server.log("drawn")) == 1
 
 
 @pytest.mark.parametrize("trouble", ["cut", "untold", "old server"])
@@ -300,6 +301,16 @@ def test_nobody_there_is_away_and_a_wrong_token_is_for_good(
     assert drawn(source(*pair, token="wrong"), "a house") == ["a house"]  # the other one asks for none
 
 
+def test_a_server_that_talks_nonsense_is_told_of_and_ends_nothing(
+    pair: list[Comfy], source: Callable[..., ComfyuiSource]
+) -> None:
+    pair[0].control(devices={"none": "at all"})
+
+    with pytest.raises(SourceAway, match=r"says what ComfyUI does not \(KeyError"):
+        drawn(source(pair[0]), "a boat")
+    assert drawn(source(*pair), "a house") == ["a house"]
+
+
 def test_a_prompt_that_hangs_is_called_off_and_goes_to_another_server(
     start: Callable[[], Comfy], pair: list[Comfy], source: Callable[..., ComfyuiSource]
 ) -> None:
@@ -326,38 +337,26 @@ def test_a_server_that_is_killed_loses_its_prompts_to_the_other(
     assert sorted(drawn(source(doomed, pair[0]), *names, tick=tick)) == names
 
 
-def test_calling_a_job_off_interrupts_our_prompts_and_nobody_elses(
+def test_calling_a_job_off_takes_our_prompts_out_of_the_queue_and_touches_nobody_elses(
     pair: list[Comfy], source: Callable[..., ComfyuiSource]
 ) -> None:
-    began, off = threading.Event(), threading.Event()
+    pair[0].control(old=True, step_s=0.3)  # an old server interrupts whatever runs
+    theirs: list[str] = []
+    thread = threading.Thread(target=lambda: theirs.extend(drawn(source(pair[0]), "theirs")))
+    thread.start()
+    until(lambda: len(pair[0].log("prompts")) == 1, "their prompt")
 
-    def ours() -> None:
-        if off.is_set():
+    def off_once_both_wait() -> None:
+        if len(pair[0].log("prompts")) == 3:
             raise Cancelled
-        if len(pair[0].log("prompts")) >= 3:
-            began.set()
 
-    calls: list[Exception] = []
+    with pytest.raises(Cancelled):
+        drawn(source(pair[0]), "one", "two", tick=off_once_both_wait)
+    thread.join()
 
-    def draw() -> None:
-        try:
-            drawn(source(pair[0]), "slow one", "slow two", tick=ours)
-        except Cancelled as exc:
-            calls.append(exc)
-
-    others = threading.Thread(target=lambda: drawn(source(pair[0]), "theirs"))
-    mine = threading.Thread(target=draw)
-    mine.start()
-    until(lambda: len(pair[0].log("prompts")) == 2, "our prompts")
-    others.start()
-    until(began.is_set, "their prompt")
-    off.set()
-    mine.join()
-    others.join()
-
-    assert len(calls) == 1
-    assert len(pair[0].log("interrupted")) == 1
-    assert pair[0].log("drawn") == ["theirs"]
+    assert theirs == pair[0].log("drawn") == ["theirs"]
+    assert len(pair[0].log("deleted")) == 2
+    assert pair[0].log("interrupted") == []
 
 
 # the whole way
@@ -380,17 +379,19 @@ def test_render_makes_the_same_film_as_ever_by_two_servers_without_torch(house: 
     shots = "".join(f"      - {{prompt: 'a boat, number {number}', duration: 0.5}}\n" for number in range(6))
     (house.folder / "films.yaml").write_text(
         "defaults: {output: {width: 96, height: 64, fps: 8}, render: {megapixels: 0.006}}\n"
-        f"jobs:\n  - id: film\n    shots:\n{shots}"
+        f"jobs:\n  - id: film\n    shots:\n{shots}  - id: twin\n    shots:\n{shots}"
     )
     render = (sys.executable, "-m", "nightreel", "render", "films.yaml", "--model", "comfyui-schnell")
     servers = ",".join(server.address for server in pair)
+    for server in pair:
+        server.control(step_s=0.03)  # the twin comes while the film is drawn
 
     first = house.work(*render, comfyui_servers=servers)
     drawn_before = sorted(pair[0].log("drawn") + pair[1].log("drawn"))
     again = house.work(*render, comfyui_servers=f"http://127.0.0.1:{free_port()}")
 
     assert first.code == 0, first.out + first.err
-    assert "1 of 1 videos made" in first.out
+    assert "2 of 2 videos made" in first.out
     assert "6 keyframes rendered" in first.out
     assert drawn_before == sorted(f"a boat, number {number}" for number in range(6))
     assert again.code == 0, again.out + again.err
@@ -436,7 +437,9 @@ def test_a_worker_goes_on_when_its_only_server_is_back_and_makes_nothing_again(
     server.control(step_s=0.1)
     house.enqueue(comfy_job("film", "one", "two", "three", "four"), comfy_job("shared", "four", "five"))
 
-    worker = house.start(model="comfyui-schnell", comfyui_servers=server.address, retry_delay_s="1", idle_timeout_s="1")
+    worker = house.start(
+        model="comfyui-schnell", comfyui_servers=server.address, retry_delay_s="0.3", idle_timeout_s="1"
+    )
     until(lambda: len(server.log("drawn")) >= 2, "two keyframes", worker)
     server.kill()
     until(lambda: [each for each in house.attempts("film") if each.end == "preempted"], "the job to go back", worker)
@@ -465,3 +468,20 @@ def test_a_worker_leaves_when_the_server_of_its_own_model_is_not_there(house: Ho
     assert "nobody listens there: start ComfyUI" in run.err
     assert house.attempts("film")[0].end == "preempted"
     assert house.queue.backlog().total == 1
+
+
+def test_a_worker_that_is_told_to_leave_calls_its_prompts_off_and_gives_the_job_back(
+    house: House, pair: list[Comfy]
+) -> None:
+    house.enqueue(comfy_job("film", "slow one", "slow two", "slow three"))
+    worker = house.start(model="comfyui-schnell", comfyui_servers=pair[0].address)
+    until(lambda: len(pair[0].log("prompts")) == 2, "two prompts", worker)
+
+    worker.terminate()
+    run = finish(worker)
+
+    assert run.code == 0, run.err
+    assert len(pair[0].log("deleted")) == 2
+    assert len(pair[0].log("interrupted")) >= 1
+    assert [attempt.end for attempt in house.attempts("film")] == ["preempted"]
+    assert house.queue.backlog().ready == 1

@@ -25,7 +25,7 @@ from nightreel_queue.pubsub_setup import check
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "scripts")]
 
-from deployment import grants, plan
+from deployment import alerts, grants
 from deployment.settings import DeployError, Settings, read_settings
 from deployment.steps import holds
 
@@ -55,6 +55,8 @@ MADE = [
     "POST storage v1/b/demo-project-nightreel/notificationConfigs",
     "PUT pubsub projects/demo-project/subscriptions/films-manifests",
     "POST cloudscheduler projects/demo-project/locations/us-central1/jobs",
+    "POST monitoring projects/demo-project/notificationChannels",
+    *["POST monitoring projects/demo-project/alertPolicies"] * len(alerts.FILES),
 ]
 """All that is changed in an empty project, policies apart."""
 
@@ -67,8 +69,9 @@ MENDED = [
     "nightreel-worker",
     "nightreel-dispatcher",
     "films-manifests",
+    "nightreel-memory-runs-out",
 ]
-"""A role, the source of an image, its upload, its build, both users of the image, and the push."""
+"""A role, the source of an image, its upload, its build, both users of the image, the push, and an alert."""
 
 
 @dataclass
@@ -139,6 +142,7 @@ def test_a_deployment_is_made_once_mended_where_it_was_changed_and_taken_down(
     desk: Desk, settings: Settings, emulator: Emulator, gcs_server: FakeGcs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given an empty project, of which one part learns late of an account that was just made
+    write_settings(desk.folder, ALERT_EMAIL="somebody@example.com")
     desk.environment |= {"PUBSUB_EMULATOR_HOST": emulator.host, "STORAGE_EMULATOR_HOST": gcs_server.url}
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", emulator.host)
     late = [1]
@@ -183,16 +187,28 @@ def test_a_deployment_is_made_once_mended_where_it_was_changed_and_taken_down(
     assert "nightreel-worker is ready" in first.stdout
     assert URL in first.stdout
 
-    # When it is deployed again, after somebody led the push elsewhere and took a role away, with another tag
+    channel = desk.body("/notificationChannels")
+    assert (channel["type"], channel["labels"]) == ("email", {"email_address": "somebody@example.com"})
+    policies = [its for key, its in desk.google.resources.items() if "/alertPolicies/" in key]
+    told = f"projects/{PROJECT}/notificationChannels/nightreel-operator"
+    assert [each["notificationChannels"] for each in policies] == [[told]] * len(alerts.FILES)
+
+    # When it is deployed again, after somebody led the push elsewhere, took a role away and changed an alert, with another tag
     name = f"projects/{PROJECT}/subscriptions/films-manifests"
     desk.google.resources[f"pubsub/v1/{name}"]["pushConfig"]["pushEndpoint"] = "https://elsewhere.example"
     del desk.google.policies["secretmanager/v1/projects/demo-project/secrets/nightreel-webhook"]
+    [changed] = [each for each in policies if each["displayName"] == "nightreel: memory runs out"]
+    changed["conditions"][0]["conditionThreshold"]["thresholdValue"] = 0.99
     again = desk.run("deploy", "--tag", "t2", "--filled", str(desk.folder / "filled"))
 
     # Then these are mended, and nothing else is changed
     assert again.returncode == 0, again.stderr
     assert [change.rpartition("/")[2] for change in desk.changes if "generateServiceIdentity" not in change] == MENDED
     assert desk.google.resources[f"pubsub/v1/{name}"]["pushConfig"]["pushEndpoint"] == f"{URL}/events"
+    assert (
+        desk.body("/alertPolicies/nightreel-memory-runs-out")["conditions"][0]["conditionThreshold"]["thresholdValue"]
+        == 0.875
+    )
 
     # When it is taken down
     down = desk.run("destroy", "--yes")
@@ -205,6 +221,7 @@ def test_a_deployment_is_made_once_mended_where_it_was_changed_and_taken_down(
     left = {key.rpartition("/")[2] for key in desk.google.resources}
     assert {f"{BUCKET}-weights", f"{BUCKET}-builds"} <= left
     assert not {"nightreel-worker", "nightreel-dispatcher", "films-manifests", "nightreel-webhook"} & left
+    assert not [key for key in desk.google.resources if key.startswith("monitoring/")]
     project = desk.google.policies[f"cloudresourcemanager/v1/projects/{PROJECT}"]
     assert project.get("bindings", []) == []
 
@@ -216,7 +233,7 @@ def test_a_dry_run_prints_every_command_with_its_reason_and_asks_nobody(desk: De
     assert desk.google.asked == []
     lines = result.stdout.splitlines()
     commands = [number for number, line in enumerate(lines) if re.match(r"gcloud|nightreel", line)]
-    assert len(commands) == 2 + len(plan.APIS) + len(grants.BEFORE + grants.AFTER) + 8
+    assert len(commands) == 20 + len(grants.BEFORE + grants.AFTER) + len(alerts.FILES)
     assert [lines[number] for number in commands if not lines[number - 1].startswith("#")] == []
     assert "whsec_" not in result.stdout
 

@@ -191,7 +191,7 @@ def test_a_cancelled_job_ends_as_cancelled_and_only_once(served: Served) -> None
     assert served.client.get("/batches/off").json()["ended"]["cancelled"] == 3
 
 
-def test_the_overview_is_a_page_for_a_browser_and_json_for_a_program(served: Served) -> None:
+def test_the_overview_is_json_for_a_program_and_leads_a_browser_to_the_console(served: Served) -> None:
     served.post(manifest("x", batch="seen"))
 
     told = served.client.get("/").json()
@@ -199,8 +199,8 @@ def test_the_overview_is_a_page_for_a_browser_and_json_for_a_program(served: Ser
 
     assert told["batches"][0]["batch"] == "seen"
     assert told["queue"]["ready"] > 0
-    assert page.headers["content-type"].startswith("text/html")
-    assert '<a href="/batches/seen">' in page.text
+    assert (page.status_code, page.headers["location"]) == (303, "/console/")
+    assert '<a href="/console/batches/seen">' in served.client.get("/console/").text
 
 
 # POST /predict

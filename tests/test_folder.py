@@ -227,7 +227,7 @@ def test_a_sidecar_that_makes_no_sense_is_named(root: Path, store: FolderStore) 
 
 def test_the_stores_own_files_are_no_objects(root: Path, store: FolderStore) -> None:
     store.put("a", b"x")
-    for own in ("objects", "objects/a.json", "staged/x", "lock", "queue.db", "queue.db-wal"):
+    for own in ("objects", "objects/a.json", "staged/x", "lock", "workers/a.log", "queue.db", "queue.db-wal"):
         name = f".nightreel/{own}"
         with pytest.raises(BadName, match="own"):
             store.put(name, b"x")

@@ -28,6 +28,9 @@ HEAVY = {
     "google",
     "imageio_ffmpeg",
     "numpy",
+    "opentelemetry",
+    "prometheus_client",
+    "pynvml",
     "torch",
     "transformers",
     "websockets",
@@ -77,6 +80,8 @@ def test_the_contracts_hold() -> None:
         ("worker/nightreel_worker/extra.py", "from google.cloud import storage"),
         ("storage/nightreel_storage/extra.py", "from google.cloud import pubsub_v1"),
         ("dispatcher/nightreel_dispatcher/extra.py", "from google.oauth2 import id_token"),
+        ("worker/nightreel_worker/extra.py", "from opentelemetry import metrics"),
+        ("worker/nightreel_worker/extra.py", "import pynvml"),
         ("worker/nightreel_worker/extra.py", "from websockets.sync.client import connect"),
     ],
 )

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ class Months(RuleBasedStateMachine):
 
 
 TestMonths = Months.TestCase
-TestMonths.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestMonths.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
 
 
 # What the rules come to
@@ -298,6 +299,22 @@ def test_a_grant_whose_answer_was_lost_is_not_paid_for_twice(world: World) -> No
     assert months(world.store)[0].micro_usd == math.ceil(2 * BLOCK_S * DEAR.usd_per_s * 1e6)
 
 
+def test_a_grant_of_the_new_month_whose_answer_was_lost_is_given_back(world: World) -> None:
+    # Given a run that began before the month's end, and does not know what it has been granted since
+    run = world.begin(DEAR, started_s=2.0)
+    run.monthly.open(math.inf, LEAVING_S)
+    world.ns = 3 * 3600 * S
+    world.store.trouble = "deaf"
+    assert not run.monthly.reach(2 * BLOCK_S)
+    world.store.trouble = ""
+    assert [month.micro_usd > 0 for month in months(world.store)] == [True, True]
+
+    # When it leaves before that
+    run.monthly.settle(0.1)
+
+    assert [month.micro_usd for month in months(world.store)] == [micro(0.1), 0]
+
+
 def test_a_run_over_the_months_end_books_each_block_to_the_month_in_which_it_was_reserved(world: World) -> None:
     # Given a run whose first block is of November and whose second is of December
     run = world.begin(DEAR, started_s=0.0)
@@ -310,6 +327,46 @@ def test_a_run_over_the_months_end_books_each_block_to_the_month_in_which_it_was
     run.monthly.settle((block + 5) / 1e6)
 
     assert [(month.month, month.micro_usd) for month in months(world.store)] == [("2026-11", block), ("2026-12", 5)]
+
+
+def test_a_run_that_could_not_settle_is_settled_by_its_last_report_in_each_month(world: World) -> None:
+    # Given a run over a month's end, whose last word the ledger did not hear
+    run = world.begin(DEAR, started_s=0.0)
+    run.monthly.open(math.inf, LEAVING_S)
+    world.ns = 3 * 3600 * S
+    run.monthly.reach(2 * BLOCK_S)
+    block = micro(BLOCK_S * DEAR.usd_per_s)
+    world.store.put(run_name(run.id), report(run.id, (block + 7) / 1e6).to_bytes())
+
+    # When another begins after it cannot live any more
+    world.ns += 3600 * S
+    world.begin(DEAR, started_s=0.0).monthly.open(math.inf, LEAVING_S)
+
+    found = [month.share(run.id) for month in months(world.store)]
+    assert [(share.state, share.micro_usd) for share in found if share] == [("spent", block), ("spent", 7)]
+
+
+class Beaten(FolderStore):
+    """Lets somebody else be faster, once."""
+
+    rival: Callable[[], object] | None = None
+
+    def put(self, *args: Any, **options: Any) -> Entry:
+        rival, self.rival = self.rival, None
+        if rival:
+            rival()
+        return super().put(*args, **options)
+
+
+def test_of_two_that_ask_for_the_last_cent_at_once_one_sees_that_it_is_gone(tmp_path: Path) -> None:
+    store = Beaten(tmp_path)
+    ledger = Ledger(store, lambda: BEGIN)
+    store.rival = lambda: ledger.reserve(share("rival", 0.7), micro(1.0))
+
+    month = ledger.reserve(share("run", 0.7), micro(1.0))
+
+    assert {each.run: each.micro_usd for each in month.shares} == {"rival": micro(0.7), "run": micro(0.3)}
+    assert ledger.read(month.month) == month
 
 
 def test_who_may_still_live_is_not_settled_by_others(world: World) -> None:
@@ -334,10 +391,12 @@ def test_a_service_reserves_a_plain_amount_and_settles_it(world: World) -> None:
     assert run.reserve(2.0, "clip one")
     assert run.reserve(2.0, "clip one")  # again: the same
     assert not run.reserve(1.5, "clip two")
+    assert months(world.store)[0].micro_usd == micro(2.0)
     run.settle(1.2, "clip one")
     assert run.reserve(1.5, "clip two")
 
-    world.ns = 24 * 3600 * S  # the run was killed meanwhile; the service may have done what it was asked for
+    world.ns = 24 * 3600 * S  # the run has left without a word; the service may have done what it was asked for
+    world.store.put(run_name("run000"), report("run000", 0.0).to_bytes())
     Ledger(world.store, world.now).settle_dead("2026-11")
     [month] = months(world.store)
     assert [(each.what, each.state, each.micro_usd) for each in month.shares] == [

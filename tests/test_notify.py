@@ -572,6 +572,7 @@ def test_a_topic_and_the_results_topic_hear_the_same_each_once() -> None:
     notifier.tell(receipt("b", state="failed", round=2, request="{}"), Notify(topic="spring"))
     notifier.tell(receipt("c"), Notify(topic="results"))
     notifier.finish(time.monotonic() + LONG_S)
+    notifier.close()
 
     assert sorted(json.loads(body)["data"]["job"] for body, _ in results.messages) == ["a", "b", "c"]
     [(body, attributes)] = spring.messages
@@ -646,7 +647,7 @@ def test_results_come_to_a_topic_that_the_commands_have_made(
 
     # Then all come to the one, and to the other what asked for it
     assert run.code == 0, run.err
-    heard = messages(emulator.host, results, 3, monkeypatch)
+    *heard, (last, said) = messages(emulator.host, results, 4, monkeypatch)
     assert sorted((one["job"], one["type"]) for _, one in heard) == [
         ("bad", "job.failed"),
         ("film", "job.done"),
@@ -658,6 +659,15 @@ def test_results_come_to_a_topic_that_the_commands_have_made(
     assert json.loads(body) == {"type": "job.done", "timestamp": stored["ended_at"], "data": stored}
     assert spring in house.receipt("odd").reason
     assert (run.report["notified"], run.report["not_notified"]) == (4, 1)
+
+    # And at last how the run ended, and where its page is
+    id_, page = run.report["run"], house.store.url(f"reports/{run.report['run']}.html")
+    assert said == {"type": "run.ended", "run": id_}
+    told = json.loads(last)
+    assert told["timestamp"] == run.report["ended_at"]
+    known = {name: value for name, value in run.report.items() if name in told["data"]}
+    assert told["data"] == {"format": 1, "page": page} | known
+    assert {"run", "done", "failed", "usd", "why"} <= told["data"].keys()
 
 
 def test_a_topic_that_is_missing_is_told_with_the_mend_and_costs_no_job_anything(

@@ -241,11 +241,11 @@ def test_the_backlog_is_what_this_process_knows(
     backlog = queue.backlog()
     assert (backlog.ready, backlog.delayed, backlog.leased, backlog.dead) == (0, 0, 1, 1)
     assert backlog.next_ready_s == pytest.approx(LEASE_S, abs=1.0)
-    assert connect(made).backlog() == Backlog()
+    assert connect(made).backlog() == Backlog(oldest_s=None)
 
     # And a lease that ran out is nobody's
     time.sleep(LEASE_S)
-    assert queue.backlog() == Backlog(dead=1)
+    assert queue.backlog() == Backlog(dead=1, oldest_s=None)
 
 
 def test_a_lease_is_lost_by_our_own_clock_though_pubsub_does_not_tell(queue: PubSubQueue) -> None:

@@ -39,17 +39,18 @@ def status(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_the_page_tells_every_setting_with_its_default_limits_and_meaning(kind: type[BaseSettings]) -> None:
     fields = dict(zip(variables(kind).values(), kind.model_fields.items(), strict=True))
-    prefixes = [str(other.model_config["env_prefix"]) for other in SETTINGS]
     rows = re.findall(r"^\| `(NIGHTREEL_\w+)` \| (.*?) \| (.*?) \| (.*) \|$", PAGE, re.MULTILINE)
-    own = [
-        row
-        for row in rows
-        if max((p for p in prefixes if row[0].startswith(p)), key=len) == prefixes[SETTINGS.index(kind)]
-    ]
+    own = [row for row in rows if row[0] in fields]
 
     assert own == [
         (variable, default(field), limits(name, field), field.description) for variable, (name, field) in fields.items()
     ]
+
+
+def test_the_page_tells_no_other_settings_and_none_twice() -> None:
+    rows = re.findall(r"^\| `(NIGHTREEL_\w+)` \|", PAGE, re.MULTILINE)
+
+    assert sorted(rows) == sorted(name for kind in SETTINGS for name in variables(kind).values())
 
 
 def default(field: FieldInfo) -> str:
@@ -73,7 +74,15 @@ def limits(name: str, field: FieldInfo) -> str:
     bounds = {
         word: getattr(each, word) for each in field.metadata for word in ("ge", "gt", "le") if hasattr(each, word)
     }
-    unit = {"s": "seconds", "mb": "MB", "gib": "GiB", "usd": "US dollars"}.get(name.rpartition("_")[2], "whole number")
+    unit = {
+        "s": "seconds",
+        "mb": "MB",
+        "gb": "GB",
+        "gib": "GiB",
+        "usd": "US dollars",
+        "hour": "US dollars an hour",
+        "share": "share",
+    }.get(name.rpartition("_")[2], "whole number")
     match bounds:
         case {"ge": least, "le": most}:
             return f"{unit}, {least:g} to {most:g}"

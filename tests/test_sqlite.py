@@ -108,9 +108,31 @@ def test_the_backlog_is_counted_exactly(queue: SqliteQueue, clock: Clock) -> Non
 
     # And what is due is ready
     clock.advance(10)
-    assert queue.backlog() == Backlog(ready=3, delayed=0, leased=1, dead=1, next_ready_s=LEASE_S - 10)
+    assert queue.backlog() == Backlog(ready=3, delayed=0, leased=1, dead=1, next_ready_s=LEASE_S - 10, oldest_s=10)
     clock.advance(LEASE_S)
-    assert queue.backlog() == Backlog(ready=4, dead=1)
+    assert queue.backlog() == Backlog(ready=4, dead=1, oldest_s=10 + LEASE_S)
+
+
+def test_the_backlog_says_how_old_the_oldest_ready_message_is_and_how_many_are_urgent(
+    queue: SqliteQueue, clock: Clock
+) -> None:
+    # Given an old message that somebody holds, one that came later, and two urgent ones, of which one is held
+    queue.publish([Message(b"old", "old")])
+    pull(queue)
+    clock.advance(5)
+    queue.publish([Message(b"later")])
+    clock.advance(2)
+    queue.publish([Message(b"urgent", urgent=True), Message(b"urgent too", urgent=True)])
+    pull(queue)
+
+    # Then only those count that a pull would get
+    clock.advance(1)
+    backlog = queue.backlog()
+    assert (backlog.ready, backlog.oldest_s, backlog.urgent) == (2, 3, 1)
+
+    # And a message that comes back is as old as it was when it was published
+    clock.advance(LEASE_S)
+    assert queue.backlog().oldest_s == 8 + LEASE_S
 
 
 def test_a_lease_lasts_to_the_second(queue: SqliteQueue, clock: Clock) -> None:
@@ -356,7 +378,7 @@ def test_a_disk_without_room_loses_nothing_and_is_named(path: Path) -> None:
     script = """
 import resource, sys
 from pathlib import Path
-from nightreel_queue.base import Backlog, Message
+from nightreel_queue.base import Message
 from nightreel_queue.errors import QueueUnavailable
 from nightreel_queue.sqlite import SqliteQueue
 queue = SqliteQueue(Path(sys.argv[1]))
@@ -367,7 +389,7 @@ try:
 except QueueUnavailable as error:
     print(error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-assert queue.backlog() == Backlog(ready=1), queue.backlog()
+assert (queue.backlog().ready, queue.backlog().total) == (1, 1), queue.backlog()
 queue.publish([Message(b"y")])
 assert queue.pull().body == b"x"
 queue.close()

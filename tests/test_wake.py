@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import time
 import zoneinfo
 from dataclasses import replace
 
@@ -141,6 +142,24 @@ def test_a_job_that_comes_on_the_stroke_of_the_nightly_hour_is_not_left_for_a_da
 
 def test_a_night_that_nobody_asked_in_is_made_up_for() -> None:
     assert asked(waits(40, 7 * 3600), policy=NIGHTLY, now_s=utc("2026-03-03T07:00:00")).start == 1
+
+
+@pytest.mark.parametrize("day", ["2026-03-28", "2026-03-29", "2026-07-01", "2026-10-25"])
+def test_without_a_zone_the_nightly_hour_is_the_one_of_this_machines_clock(
+    day: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    here = replace(NIGHTLY, zone="", nightly=dt.time(2, 30))
+    there = replace(here, zone="Europe/Berlin")
+
+    for minute in range(0, 24 * 60, 10):
+        now_s = utc(day) + 60 * minute
+        local, named = (asked(waits(40, 3600), policy=policy, now_s=now_s) for policy in (here, there))
+        assert (local.start, local.look_again_s) == (named.start, named.look_again_s)
+
+    monkeypatch.undo()
+    time.tzset()
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,16 @@
-"""A watched folder: whole files only, each version once, also what came while nobody looked; and the nightly clock."""
+"""A watched folder: whole files only, each version once, also what came while nobody looked."""
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import sys
-import threading
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import pytest
 from house import House, until
 from serving import manifest_text, serving
 
-from nightreel_dispatcher.clock import last_due, tick_nightly, time_of_day
+from nightreel_dispatcher.clock import time_of_day
 from nightreel_dispatcher.desk import Desk
 from nightreel_dispatcher.folder_tray import FolderTray
 from nightreel_dispatcher.replies import Reply
@@ -158,33 +155,6 @@ def test_trouble_with_the_queue_is_over_some_day_and_the_file_is_taken_then(watc
 # The clock
 
 
-def test_the_nightly_hour_is_the_one_of_the_clock_on_the_wall() -> None:
-    zone = ZoneInfo("Europe/Berlin")
-    two = dt.time(2)
-
-    assert last_due(dt.datetime(2026, 3, 1, 2, 0, tzinfo=zone), two) == dt.datetime(2026, 3, 1, 2, tzinfo=zone)
-    assert last_due(dt.datetime(2026, 3, 1, 1, 59, tzinfo=zone), two) == dt.datetime(2026, 2, 28, 2, tzinfo=zone)
-    # On the day without that hour, and on the day with two of it
-    assert last_due(dt.datetime(2026, 3, 29, 3, 0, tzinfo=zone), two).date() == dt.date(2026, 3, 29)
-    assert last_due(dt.datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=zone), two).date() == dt.date(2026, 10, 25)
-
-
-def test_the_tick_comes_once_a_night_also_after_a_long_sleep() -> None:
-    hours = iter([1.0, 1.9, 2.0, 2.1, 5.0, 25.0, 26.5, 27.0, 100.0])
-    told: list[str] = []
-    stop = threading.Event()
-
-    def now() -> dt.datetime:
-        hour = next(hours, None)
-        if hour is None:
-            stop.set()
-        return dt.datetime(2026, 3, 1) + dt.timedelta(hours=hour or 100.0)
-
-    tick_nightly(dt.time(2), told.append, stop, now, step_s=0.0)
-
-    assert told == ["nightly, 02:00"] * 3
-
-
 @pytest.mark.parametrize("text", ["2:00", "24:00", "02:60", "02", "02:00:00", "nightly", ""])
 def test_what_is_no_time_of_day_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write HH:MM"):
@@ -194,4 +164,8 @@ def test_what_is_no_time_of_day_is_refused(text: str) -> None:
 def test_a_wrong_hour_ends_the_command_in_one_line(house: House) -> None:
     run = house.work(sys.executable, "-m", "nightreel", "serve", "--nightly", "25:00")
 
-    assert (run.code, run.err) == (2, "nightreel: --nightly: '25:00' is no time of day: write HH:MM, such as 02:00\n")
+    assert run.code == 2
+    assert run.err == (
+        "nightreel: setting NIGHTREEL_DISPATCHER_NIGHTLY: Value error, '25:00' is no time of day: write HH:MM, such as"
+        " 02:00; found '25:00'\n"
+    )

@@ -16,18 +16,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from nightreel_dispatcher.looking import call_off
+from nightreel_dispatcher.again import ask_again
+from nightreel_dispatcher.looked import last
+from nightreel_dispatcher.looking import call_off, known_batch, no_job
 from nightreel_pipelines.models import load_models
-from nightreel_queue.base import Message
 from nightreel_queue.connect import open_queue
 from nightreel_queue.job import Job
 from nightreel_storage.attempts import Attempts
 from nightreel_storage.base import Store
 from nightreel_storage.batches import Asked, Batch, Batches
 from nightreel_storage.connect import open_store
-from nightreel_storage.errors import NotFound
 from nightreel_storage.holds import Holds
-from nightreel_storage.receipts import AlreadyEnded, Receipts, State, utc_now
+from nightreel_storage.receipts import AlreadyEnded, Receipts, State
 from nightreel_worker.clips import give_up_orders
 
 from .common import EXIT_BAD_INPUT, JsonFlag, QueueFlag, StoreFlag, complain, errors_in_one_line, settings_with
@@ -67,7 +67,7 @@ def status(
             rows = [_batch_row(kept, each) for each in Batches(kept).list()]
             with contextlib.closing(open_queue(settings.queue_url, make=False)) as waiting:
                 backlog = waiting.backlog()
-            held = Holds(kept).read()
+            held, looked = Holds(kept).read(), last(kept)
             if as_json:
                 counts = {
                     "ready": backlog.ready,
@@ -75,7 +75,8 @@ def status(
                     "leased": backlog.leased,
                     "dead": backlog.dead,
                 }
-                print(json.dumps({"batches": rows, "queue": counts, "hold": held.reason if held else None}))
+                told = {"hold": held.reason if held else None, "looked": looked and looked.model_dump(mode="json")}
+                print(json.dumps({"batches": rows, "queue": counts, **told}))
                 return
             _show_batches(console, rows)
             if held:
@@ -85,6 +86,8 @@ def status(
                 f"queue: {backlog.ready} ready, {backlog.delayed} delayed, {backlog.leased} held by workers, "
                 f"{backlog.dead} dead letters"
             )
+            if looked:
+                console.print(looked.sentence, markup=False)
             return
         jobs = list(statuses(kept, known_batch(kept, batch)))
     if as_json:
@@ -155,51 +158,15 @@ def retry(
         kept = open_store(settings.store, make=False)
         known = known_batch(kept, batch)
         wanted = [job] if job else [r.job for r in Receipts(kept).list(batch) if r.state != "done"]
-        again = [(name, _job_as_asked(kept, known, name)) for name in wanted]
-        if without_limits:
-            again = [(name, message.model_copy(update={"limits": None})) for name, message in again]
-        given_up = sum(give_up_orders(kept, message, load_models(settings.models)) for _, message in again if resubmit)
-        messages = [_next_round(kept, batch, name, message) for name, message in again]
+        messages = ask_again(kept, known, wanted, without_limits=without_limits)
+        models = load_models(settings.models) if resubmit else {}
+        given_up = sum(
+            give_up_orders(kept, Job.model_validate_json(each.body), models) for each in messages if resubmit
+        )
         with contextlib.closing(open_queue(settings.queue_url, make=False)) as waiting:
             waiting.publish(messages)
     anew = f"; {given_up} clips are ordered anew" if given_up else ""
     print(f"{len(messages)} jobs of {batch} enqueued again{anew}" if messages else f"nothing in {batch} needs a retry")
-
-
-def _job_as_asked(store: Store, batch: Batch, job: str) -> Job:
-    """The job as it was asked for. Raises NotFound and AlreadyEnded before anything is changed."""
-    held = Receipts(store).read(batch.name, job)
-    if held and held.receipt.state == "done":
-        raise AlreadyEnded(held.receipt)
-    message = held.receipt.request if held else ""
-    if not message:  # a receipt of an older version, or none
-        asked = Batches(store).find(batch, job)
-        if held is None and asked is None:
-            raise no_job(batch.name, job)
-        message = asked.message if asked else ""
-    if not message:
-        raise NotFound(f"the store has no copy of job {batch.name}/{job}: publish it again")
-    return Job.model_validate_json(message)
-
-
-def _next_round(store: Store, batch: str, job: str, message: Job) -> Message:
-    """The receipt says `queued` before the message is published: a second retry publishes what a crash left out."""
-    return Message.of(message, Receipts(store).requeue(batch, job, utc_now()).round)
-
-
-def no_job(batch: str, job: str) -> NotFound:
-    return NotFound(f"batch {batch} has no job {job}; see: nightreel status {batch}")
-
-
-def known_batch(store: Store, name: str) -> Batch:
-    """The batch's record, or one made of its receipts for jobs that were published without one."""
-    if known := Batches(store).read(name):
-        return known
-    if receipts := list(Receipts(store).list(name)):
-        jobs = tuple(Asked(id=r.job, fingerprint=r.fingerprint, duration_s=0.0, message=r.request) for r in receipts)
-        return Batch(name=name, title="", enqueued_at=min(r.ended_at for r in receipts), jobs=jobs)
-    names = [batch.name for batch in Batches(store).list()]
-    raise NotFound(f"no batch {name}; there are {', '.join(names[-5:]) if names else 'none yet'}")
 
 
 def statuses(store: Store, batch: Batch) -> Iterator[JobStatus]:

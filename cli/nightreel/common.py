@@ -13,6 +13,8 @@ import typer
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 
+from nightreel_dispatcher.launchers.runpod_settings import RunPodSettings
+from nightreel_dispatcher.policy_settings import PolicySettings
 from nightreel_dispatcher.settings import DispatcherSettings
 from nightreel_pipelines.comfyui.settings import ComfyuiSettings
 from nightreel_pipelines.errors import PipelineError
@@ -28,7 +30,14 @@ EXIT_NOT_ALL_MADE = 1  # some video was not made: failed, cancelled, or the run 
 EXIT_BAD_INPUT = 2  # manifest, job, flag or setting; also what the command line parser uses
 EXIT_UNAVAILABLE = 3  # queue, store or renderer could not be had
 
-SETTINGS: tuple[type[BaseSettings], ...] = (Settings, DispatcherSettings, ComfyuiSettings, GeminiSettings)
+SETTINGS: tuple[type[BaseSettings], ...] = (
+    Settings,
+    DispatcherSettings,
+    PolicySettings,
+    ComfyuiSettings,
+    GeminiSettings,
+    RunPodSettings,
+)
 S = TypeVar("S", bound=BaseSettings)
 
 OTHER_VARIABLES = {"NIGHTREEL_ALLOW_CUDA"}  # of scripts/install
@@ -38,6 +47,7 @@ QueueFlag = Annotated[
 ]
 StoreFlag = Annotated[str | None, typer.Option("--store", help="Where results go: a folder, or gs://BUCKET/PREFIX.")]
 ModelFlag = Annotated[str | None, typer.Option("--model", help="Model of jobs that name none.")]
+NightlyFlag = Annotated[str | None, typer.Option(help="Time of day, HH:MM, at which whatever waits is rendered.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 

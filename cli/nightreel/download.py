@@ -16,13 +16,13 @@ from typing import Annotated
 
 import typer
 
+from nightreel_dispatcher.looking import known_batch, no_job
 from nightreel_storage.base import Store
 from nightreel_storage.batches import Batches
 from nightreel_storage.connect import open_store
 from nightreel_storage.errors import Damaged, NotFound, StoreError
 from nightreel_storage.receipts import Receipt, Receipts, Standing, receipt_name
 
-from .after import known_batch, no_job
 from .common import EXIT_NOT_ALL_MADE, StoreFlag, complain, errors_in_one_line, settings_with
 
 AT_ONCE = 4  # videos: a bucket's one connection rarely fills a line

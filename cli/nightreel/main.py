@@ -17,13 +17,16 @@ from .garbage import gc
 from .holding import hold, resume
 from .money import budget, costs
 from .plan import plan
+from .pods import pods
 from .preview import preview
 from .render import render
+from .report import report
 from .runs import runs
 from .serve import serve
 from .sheet import sheet
 from .simulate import simulate
 from .submit import enqueue
+from .wake import wake, workers
 from .weights import weights
 from .work import work
 
@@ -44,14 +47,15 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-MAKING = (preview, plan, render, enqueue, work, serve)
-AFTERWARDS = (status, runs, budget, costs, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
+MAKING = (preview, plan, render, enqueue, work, serve, wake, workers)
+AFTERWARDS = (status, runs, report, budget, costs, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
 for verb in (*MAKING, *AFTERWARDS):
     app.command()(verb)
 
 app.add_typer(pubsub, name="pubsub")
 app.add_typer(gcs, name="gcs")
 app.add_typer(weights, name="weights")
+app.add_typer(pods, name="pods")
 
 
 def main() -> None:

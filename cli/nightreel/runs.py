@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from nightreel_storage.base import Store
 from nightreel_storage.connect import open_store
 from nightreel_storage.errors import NotFound
 from nightreel_worker.history import LAST_RUNS, History
@@ -35,15 +36,7 @@ def runs(
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
     with errors_in_one_line():
         kept = open_store(settings.store, make=False)
-        if run is None:
-            found = list(History.read(kept).runs)
-        else:
-            names = [entry.name for entry in kept.list(run_name("")) if entry.name.endswith(".json")]
-            matching = [name for name in names if name.removeprefix(run_name("")).startswith(run)]
-            if len(matching) != 1:
-                what = f"{len(matching)} runs begin" if matching else "no run begins"
-                raise NotFound(f"{what} with {run}; see: nightreel runs")
-            found = [RunReport.from_bytes(kept.get(matching[0])[0], matching[0])]
+        found = list(History.read(kept).runs) if run is None else [one_run(kept, run)]
     if as_json:
         whole = TypeAdapter(list[RunReport]).dump_json(found) if run is None else found[0].to_bytes()
         print(whole.decode())
@@ -51,6 +44,16 @@ def runs(
         _show_all(console, found)
     else:
         _show_one(console, found[0])
+
+
+def one_run(store: Store, run: str) -> RunReport:
+    """The report of the run whose id begins so. Raises NotFound unless it is exactly one."""
+    names = [entry.name for entry in store.list(run_name("")) if entry.name.endswith(".json")]
+    matching = [name for name in names if name.removeprefix(run_name("")).startswith(run)]
+    if len(matching) != 1:
+        what = f"{len(matching)} runs begin" if matching else "no run begins"
+        raise NotFound(f"{what} with {run}; see: nightreel runs")
+    return RunReport.from_bytes(store.get(matching[0])[0], matching[0])
 
 
 def _show_all(console: Console, found: list[RunReport]) -> None:

@@ -9,6 +9,8 @@ from pydantic import BaseModel, Field
 
 from nightreel_storage.receipts import Receipt
 
+from .looked import Looked
+
 JobState = Literal["waiting", "started", "done", "failed", "cancelled"]
 
 
@@ -108,6 +110,7 @@ class Overview(BaseModel):
     version: str
     queue: Waiting
     hold: str | None = Field(description="why nothing is claimed; null when there is no hold")
+    looked: Looked | None = Field(description="the last look whether workers should be started, and what was decided")
     batches: list[Recent] = Field(description="the ten latest")
 
 

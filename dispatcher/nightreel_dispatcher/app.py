@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 
 from nightreel_queue.errors import InvalidJob, QueueUnavailable
@@ -24,12 +24,14 @@ from nightreel_storage.receipts import AlreadyEnded
 
 from . import jobs, predict, told
 from .answers import Healthy, Overview, Waiting
+from .console.app import create_console
+from .console.door import ROOT as CONSOLE
 from .desk import Desk
-from .identity import Guard, Verify
+from .identity import Guard, Keeper, Verify
 from .inbox import Busy
 from .jobs import DeskOf, refusals
+from .looked import last
 from .looking import latest
-from .page import overview_page
 from .replies import mistakes_of
 
 log = structlog.get_logger()
@@ -50,9 +52,13 @@ STATUS_OF: dict[type[Exception], int] = {
 def create_app(desk: Desk, verify: Verify | None = None) -> FastAPI:
     """The app at a desk, which it closes at its end. `verify` says who sent an identity token; Google's by default."""
 
+    keeper = Keeper(desk.own, verify)
+    console = create_console(desk, keeper)
+
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         yield
+        console.state.shelf.close()
         desk.close()
 
     app = FastAPI(
@@ -73,7 +79,8 @@ def create_app(desk: Desk, verify: Verify | None = None) -> FastAPI:
     )
     _answer_errors(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to change it
-    app.add_middleware(Guard, own=desk.own, verify=verify)
+    app.mount(CONSOLE, console)
+    app.add_middleware(Guard, keeper=keeper, elsewhere=[CONSOLE])
     return app
 
 
@@ -83,17 +90,18 @@ async def health() -> Healthy:
 
 
 def overview(request: Request, desk: DeskOf) -> Response:
-    """JSON, or a page for a browser."""
+    """JSON; a browser is led to the console."""
+    if "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse(f"{CONSOLE}/", 303)
     backlog = desk.queue.backlog()
     hold = Holds(desk.store).read()
     found = Overview(
         version=request.app.version,
         queue=Waiting(ready=backlog.ready, delayed=backlog.delayed, leased=backlog.leased, dead=backlog.dead),
         hold=hold.reason if hold else None,
+        looked=last(desk.store),
         batches=latest(desk.store),
     )
-    if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(overview_page(found, desk.settings.store))
     return JSONResponse(found.model_dump(mode="json"))
 
 

@@ -1,13 +1,26 @@
-"""A nightly tick, by this machine's own clock and time zone."""
+"""Looking by this machine's own clock, for a dispatcher that is up all the time."""
 
 from __future__ import annotations
 
 import datetime as dt
 import re
 import threading
-from collections.abc import Callable
+from typing import Protocol
 
-STEP_S = 30.0  # the longest nap: a machine that slept, or whose clock was set, is not late by more
+import structlog
+
+log = structlog.get_logger()
+
+POLL_S = 1.0  # between two glances at whether a look is due
+
+
+class Looker(Protocol):
+    """Who looks, and knows when to look again."""
+
+    @property
+    def is_due(self) -> bool: ...
+
+    def look(self, why: str) -> object: ...
 
 
 def time_of_day(text: str) -> dt.time:
@@ -17,26 +30,12 @@ def time_of_day(text: str) -> dt.time:
     return dt.time.fromisoformat(text)
 
 
-def last_due(now: dt.datetime, at: dt.time) -> dt.datetime:
-    """The latest moment up to `now` at which the clock said `at`; both in the zone of `now`, or local.
-
-    On the day that has no such time it is as long after midnight as the clocks before the change would say.
-    """
-    today = dt.datetime.combine(now.date(), at, now.tzinfo)
-    return today if today <= now else dt.datetime.combine(now.date() - dt.timedelta(days=1), at, now.tzinfo)
-
-
-def tick_nightly(
-    at: dt.time,
-    tick: Callable[[str], None],
-    stop: threading.Event,
-    now: Callable[[], dt.datetime] = dt.datetime.now,
-    step_s: float = STEP_S,
-) -> None:
-    """Call `tick` once whenever `at` has passed, until `stop`."""
-    told = last_due(now(), at)
-    while not stop.wait(step_s):
-        due = last_due(now(), at)
-        if due > told:
-            told = due
-            tick(f"nightly, {at:%H:%M}")
+def look_by_the_clock(looker: Looker, stop: threading.Event, poll_s: float = POLL_S) -> None:
+    """Look whenever a look is due, until `stop`."""
+    while not stop.is_set():
+        try:
+            if looker.is_due:
+                looker.look("the clock")
+        except Exception as exc:  # noqa: BLE001  # the boundary: store or queue may be back at the next look
+            log.warning("look_failed", reason=str(exc))
+        stop.wait(poll_s)

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from nightreel_dispatcher.app import create_app
-from nightreel_dispatcher.desk import Desk
+from nightreel_dispatcher.opening import open_desk
+from nightreel_dispatcher.policy_settings import PolicySettings
 from nightreel_dispatcher.server import check_guard
 from nightreel_dispatcher.settings import DispatcherSettings
 from nightreel_worker.logs import configure
@@ -23,7 +24,8 @@ def _app() -> ASGIApp:
     settings, own = Settings(), DispatcherSettings()
     configure(settings)
     check_guard(own, "0.0.0.0")
-    return create_app(Desk(settings, own))
+    desk, _ = open_desk(settings, own, PolicySettings())  # nobody looks by a clock here: events and POST /tick do
+    return create_app(desk)
 
 
 _APP = _app()

@@ -6,12 +6,12 @@ On Cloud Run, IAM has looked before. The dispatcher looks again, so that one wro
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .settings import DispatcherSettings
@@ -40,23 +40,18 @@ class Refused(Exception):
         super().__init__(words)
 
 
-class Guard:
-    """Looks at each request before anything of its body is read."""
+class Keeper:
+    """Decides who may ask. `verify` says who sent an identity token; Google's by default."""
 
-    def __init__(self, app: ASGIApp, own: DispatcherSettings, verify: Verify | None = None) -> None:
-        self._app, self._own = app, own
+    def __init__(self, own: DispatcherSettings, verify: Verify | None = None) -> None:
+        self._own = own
         self._verify = verify or _google_verifier(own)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN:
-            try:
-                await self._check(scope["method"], Headers(scope=scope))
-            except Refused as exc:
-                await _refusal(exc)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+    @property
+    def guarded(self) -> bool:
+        return self._own.guarded
 
-    async def _check(self, method: str, headers: Mapping[str, str]) -> None:
+    async def check(self, method: str, headers: Mapping[str, str]) -> None:
         """Raises Refused."""
         if not self._own.guarded:
             _check_near(method, headers)
@@ -83,6 +78,32 @@ class Guard:
             raise Refused(503, f"the token cannot be checked now: {exc}") from exc
         if account.lower() not in self._own.allowed:
             raise Refused(403, f"{account} may not ask: NIGHTREEL_DISPATCHER_ACCOUNTS does not name it")
+
+
+class Guard:
+    """Looks at each request before anything of its body is read. What is below an `elsewhere` has a guard of its own."""
+
+    def __init__(self, app: ASGIApp, keeper: Keeper, elsewhere: Sequence[str] = ()) -> None:
+        self._app, self._keeper = app, keeper
+        self._elsewhere = tuple(elsewhere)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._passes(scope["path"]):
+            try:
+                await self._keeper.check(scope["method"], Headers(scope=scope))
+            except Refused as exc:
+                await self._answer(exc, scope)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _answer(self, refused: Refused, scope: Scope) -> ASGIApp:
+        """A browser that comes without a token is led to where it can sign in."""
+        if refused.status == 401 and scope["path"] == "/" and "text/html" in Headers(scope=scope).get("accept", ""):
+            return RedirectResponse(f"{self._elsewhere[0]}/", 303)
+        return _refusal(refused)
+
+    def _passes(self, path: str) -> bool:
+        return path in OPEN or any(path == part or path.startswith(f"{part}/") for part in self._elsewhere)
 
 
 def _check_near(method: str, headers: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ from nightreel_storage.attempts import Attempts
 from nightreel_storage.base import Store
 from nightreel_storage.batches import Asked, Batch, Batches
 from nightreel_storage.errors import NotFound
-from nightreel_storage.receipts import Receipt, Receipts, State, utc_now
+from nightreel_storage.receipts import Held, Receipt, Receipts, State, utc_now
 
 from .answers import BatchAnswer, JobAnswer, JobLine, Recent
 
@@ -20,10 +20,15 @@ _SHOWN = 10  # of the latest batches
 def look_at_job(store: Store, batch: str, job: str) -> JobAnswer:
     """Raises NotFound."""
     held = Receipts(store).read(batch, job)
-    if held and held.receipt.ended:
-        return _ended(store, held.receipt)
     if held is None:
         asked_for(store, batch, job)
+    return how_is(store, batch, job, held)
+
+
+def how_is(store: Store, batch: str, job: str, held: Held | None) -> JobAnswer:
+    """A job that is known to be one; `held` is its receipt, if there is one."""
+    if held and held.receipt.ended:
+        return _ended(store, held.receipt)
     round_ = held.receipt.round if held else 1
     history = Attempts(store).history(batch, job, round_)
     state = "started" if history and history[-1].end == "" else "waiting"
@@ -87,6 +92,21 @@ def latest(store: Store) -> list[Recent]:
     newest = sorted(heads, key=lambda entry: entry.generation, reverse=True)[:_SHOWN]  # generations are times
     batches = [Batch.from_bytes(store.get(entry.name)[0], entry.name) for entry in newest]
     return [Recent(batch=b.name, title=b.title, enqueued_at=b.enqueued_at, count=b.count) for b in batches]
+
+
+def known_batch(store: Store, name: str) -> Batch:
+    """The batch's record, or one made of its receipts for jobs that were published without one. Raises NotFound."""
+    if known := Batches(store).read(name):
+        return known
+    if receipts := list(Receipts(store).list(name)):
+        jobs = tuple(Asked(id=r.job, fingerprint=r.fingerprint, duration_s=0.0, message=r.request) for r in receipts)
+        return Batch(name=name, title="", enqueued_at=min(r.ended_at for r in receipts), jobs=jobs)
+    names = [batch.name for batch in Batches(store).list()]
+    raise NotFound(f"no batch {name}; there are {', '.join(names[-5:]) if names else 'none yet'}")
+
+
+def no_job(batch: str, job: str) -> NotFound:
+    return NotFound(f"batch {batch} has no job {job}; see: nightreel status {batch}")
 
 
 def _known(batches: Batches, name: str) -> Batch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import signal
 import socket
 import threading
@@ -14,11 +13,12 @@ import structlog
 import uvicorn
 
 from .app import create_app
-from .clock import tick_nightly
+from .clock import look_by_the_clock
 from .desk import Desk
 from .folder_tray import FolderTray
 from .identity import LOOPBACK
 from .settings import DispatcherSettings
+from .waker import Waker
 
 log = structlog.get_logger()
 
@@ -38,15 +38,18 @@ def check_guard(own: DispatcherSettings, host: str) -> None:
         )
 
 
-def serve(desk: Desk, host: str, port: int, *, watch: Path | None = None, nightly: dt.time | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. Raises CannotServe; StoreUnavailable when the folder cannot be watched."""
+def serve(desk: Desk, host: str, port: int, *, watch: Path | None = None, waker: Waker | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. Raises CannotServe; StoreUnavailable when the folder cannot be watched.
+
+    waker: looks by the clock, too.
+    """
     check_guard(desk.own, host)
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(_listening(host, port))
         if watch is not None:
             stack.enter_context(_beside("watch", _watching(desk, watch)))
-        if nightly is not None:
-            stack.enter_context(_beside("nightly", lambda stop: tick_nightly(nightly, desk.wake, stop)))
+        if waker is not None:
+            stack.enter_context(_beside("clock", lambda stop: look_by_the_clock(waker, stop)))
         config = uvicorn.Config(
             create_app(desk),
             log_config=None,
@@ -54,7 +57,8 @@ def serve(desk: Desk, host: str, port: int, *, watch: Path | None = None, nightl
             server_header=False,
             timeout_graceful_shutdown=LEAVE_S,
         )
-        log.info("serving", host=host, port=port, store=desk.settings.store, watch=str(watch or ""))
+        launcher = waker.launcher.name if waker else "none"
+        log.info("serving", host=host, port=port, store=desk.settings.store, watch=str(watch or ""), launcher=launcher)
         with _signals_end_no_process():
             uvicorn.Server(config).run(sockets=[listening])
 

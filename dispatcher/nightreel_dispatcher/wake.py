@@ -29,13 +29,14 @@ class Policy:
     start_share: float = 0.1
     """A start is worth it when it is at most this share of the bill: start / (start + work)."""
     max_wait_s: float = 900.0
-    """The longest that a job waits for a worker to be started for it; infinite: until it is worth it, or night."""
+    """The longest that a job waits for a worker to be started for it; infinite: until night."""
     finish_within_s: float = 3600.0
     """How soon everything that waits should be done; decides how many workers are started."""
     max_workers: int = 1
     nightly: dt.time | None = None
     """When whatever waits is rendered, once a day."""
     zone: str = "UTC"
+    """Of that hour; empty: this machine's own."""
 
     @property
     def worth_s(self) -> float:
@@ -89,7 +90,7 @@ def _reason(waiting: Waiting, policy: Policy, now_s: float) -> str:
     if waiting.oldest_s >= policy.max_wait_s:
         return f"the oldest job has waited {waiting.oldest_s:.0f} s"
     if policy.nightly is not None and now_s - _last_nightly_s(policy, now_s) <= waiting.oldest_s:
-        return f"it is after {policy.nightly:%H:%M} {policy.zone}, and jobs from before wait"
+        return f"it is after {_hour(policy)}, and jobs from before wait"
     return ""
 
 
@@ -109,7 +110,7 @@ def _patience(waiting: Waiting, policy: Policy) -> str:
         why = f"for {waiting.work_s:.0f} s of work a start would be {share}"
     limit_s = policy.collect_s if worth else policy.max_wait_s
     until = f" of {limit_s:.0f}" if math.isfinite(limit_s) else ""
-    nightly = f", and will not beyond {policy.nightly:%H:%M} {policy.zone}" if policy.nightly else ""
+    nightly = f", and will not beyond {_hour(policy)}" if policy.nightly else ""
     return f"{why}; the oldest job has waited {waiting.oldest_s:.0f}{until} s{nightly}"
 
 
@@ -137,9 +138,20 @@ def _nightly_s(policy: Policy, now_s: float, later: int) -> float:
     One for each date: an hour that a clock skips is taken as if it had not (PEP 495), of one that it repeats the first.
     """
     assert policy.nightly is not None
-    zone = dt.UTC if policy.zone == "UTC" else ZoneInfo(policy.zone)  # UTC is there without a database of zones
+    zone = _zone(policy.zone)
     today = dt.datetime.fromtimestamp(now_s, zone).date()
     around = (-2, -1, 0, 1)  # yesterday's may be yet to come: some islands have skipped a whole date
     moments = [dt.datetime.combine(today + dt.timedelta(days), policy.nightly, zone).timestamp() for days in around]
     past = [moment for moment in moments if moment <= now_s]
     return past[-1] if not later else moments[len(past)]
+
+
+def _zone(name: str) -> dt.tzinfo | None:
+    """None is this machine's own, for datetime."""
+    if name == "UTC":
+        return dt.UTC  # which is there without a database of zones
+    return ZoneInfo(name) if name else None
+
+
+def _hour(policy: Policy) -> str:
+    return f"{policy.nightly:%H:%M} {policy.zone or 'by this clock'}"

@@ -43,6 +43,10 @@ class Backlog:
     """Dead letters."""
     next_ready_s: float | None = None
     """Seconds until the next delayed or leased message could be pulled; None when there is none."""
+    oldest_s: float | None = 0.0
+    """Seconds since the oldest ready message was published, 0 when none is ready; None: this queue cannot say what is."""
+    urgent: int = 0
+    """Ready messages that are urgent."""
 
     @property
     def total(self) -> int:

@@ -212,7 +212,7 @@ class PubSubQueue:
             self._due = [due for due in self._due if due > now]
             ends = [*self._due, *(delivery.deadline for delivery in self._held)]
             next_s = min(ends) - now if ends else None
-            return Backlog(delayed=len(self._due), leased=len(self._held), dead=self._dead, next_ready_s=next_s)
+            return Backlog(0, len(self._due), len(self._held), self._dead, next_s, oldest_s=None)
 
     def close(self) -> None:
         """As in the contract. Waits for a pull that is open in another thread, up to five seconds; it returns None."""

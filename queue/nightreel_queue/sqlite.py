@@ -163,13 +163,16 @@ class SqliteQueue:
     def backlog(self) -> Backlog:
         """Exact counts. A message whose lease ran out counts as ready."""
         now = self._clock()
-        ready, delayed, leased, next_at, dead = self._read(
+        ready, delayed, leased, next_at, first_at, urgent, dead = self._read(
             "SELECT coalesce(sum(visible_at <= ?1), 0), coalesce(sum(visible_at > ?1 AND lease IS NULL), 0),"
             " coalesce(sum(visible_at > ?1 AND lease IS NOT NULL), 0), min(CASE WHEN visible_at > ?1 THEN visible_at END),"
+            " (SELECT published_at FROM messages WHERE id = (SELECT min(id) FROM messages WHERE visible_at <= ?1)),"
+            " coalesce(sum(visible_at <= ?1 AND urgent), 0),"
             " (SELECT count(*) FROM dead_letters) FROM messages",
             now,
         )[0]
-        return Backlog(ready, delayed, leased, dead, None if next_at is None else next_at - now)
+        oldest_s = 0.0 if first_at is None else max(0.0, now - first_at)
+        return Backlog(ready, delayed, leased, dead, None if next_at is None else next_at - now, oldest_s, urgent)
 
     def dead(self) -> list[DeadLetter]:
         """The dead letters, oldest first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a folder that is run is not found by its own name
 
-from deployment import grants, plan, takedown
+from deployment import alerts, grants, plan, takedown
 from deployment.settings import DeployError, Settings, read_settings
 from deployment.steps import Command, Hand, Missing, Step, run
 
@@ -81,7 +82,7 @@ def _deploy(hand: Hand, settings: Settings, number: str, options: argparse.Names
         *grants.steps(settings, grants.AFTER, number),
         *plan.entrances(settings, number),
     ]
-    for step in steps:
+    for step in itertools.chain(steps, alerts.steps(settings, options.filled, hand)):
         hand.do(step)
     if not hand.dry_run:
         _verify(settings)
@@ -148,7 +149,7 @@ def _destroy(hand: Hand, settings: Settings, number: str, options: argparse.Name
         raise DeployError(
             f"this takes {settings.name} in {settings.project} down: look with --dry-run, then give --yes"
         )
-    for step in takedown.steps(settings, number, films=options.films):
+    for step in itertools.chain(alerts.removals(settings, hand), takedown.steps(settings, number, films=options.films)):
         hand.do(step)
     if not options.films:
         print(f"gs://{settings.bucket}, gs://{settings.weights_bucket} and gs://{settings.builds_bucket} stay: --films")

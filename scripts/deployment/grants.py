@@ -41,6 +41,9 @@ BEFORE = (
         "",
         "`doctor` looks how its topics and subscriptions are; no messages",
     ),
+    Grant(
+        "worker", "roles/telemetry.metricsWriter", "project", "", "writes its metrics; can be given for projects only"
+    ),
     Grant("dispatcher", "roles/pubsub.publisher", "topic", "{queue}", "publishes the jobs that it took in"),
     Grant("dispatcher", "roles/pubsub.publisher", "topic", "{queue}-urgent", "the same for urgent jobs"),
     Grant(

@@ -26,6 +26,7 @@ APIS = (
     "run",
     "secretmanager",
     "storage",
+    "telemetry",
 )
 QUOTA = "NvidiaL4GpuAllocNoZonalRedundancyPerProjectRegion"
 ACCOUNTS = {

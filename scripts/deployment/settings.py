@@ -24,6 +24,8 @@ _FORMS = {
     "max_workers": (r"[1-9]\d?", "1 to 99"),
     "max_wait_s": (r"\d{1,6}", "whole seconds"),
     "nightly": (r"(([01]\d|2[0-3]):[0-5]\d)?", "a time of day as HH:MM, or nothing"),
+    "alert_email": (r"([^@\s]+@[^@\s]+\.[^@\s]+)?", "an e-mail address, or nothing"),
+    "alert_usd_a_day": (r"\d+(\.\d+)?", "US dollars, like 20"),
     "zone": (r"[A-Za-z0-9+/_-]+", "a time zone, like Europe/Berlin"),
 }
 
@@ -48,6 +50,8 @@ class Settings:
     max_wait_s: str
     nightly: str
     zone: str
+    alert_email: str
+    alert_usd_a_day: str
     monthly_usd: str = ""
 
     @property
@@ -75,6 +79,11 @@ class Settings:
     def repository(self) -> str:
         return f"{self.region}-docker.pkg.dev/{self.project}/{self.name}"
 
+    @property
+    def oldest_s(self) -> int:
+        """Age of a message in the queue that is worth an alert."""
+        return int(self.max_wait_s) + 7200
+
     def account(self, part: str) -> str:
         """The address of a service account of ours: worker, dispatcher, caller or builder."""
         return f"{self.name}-{part}@{self.project}.iam.gserviceaccount.com"
@@ -88,6 +97,7 @@ class Settings:
         known = {field.name.upper(): getattr(self, field.name) for field in dataclasses.fields(self)}
         known |= {"STORE": self.store, "WEIGHTS_BUCKET": self.weights_bucket, "SECRET": self.secret}
         known |= {"REPOSITORY": self.repository, "URL": self.url(number), "TAG": tag}
+        known |= {"OLDEST_S": str(self.oldest_s)}
         return Template(template).substitute(known)
 
 

@@ -62,6 +62,8 @@ class Hand:
         command = step.mend if state == "wrong" and step.mend else step.make
         print(f"  {shlex.join(command)}", flush=True)
         self._insist(command, step.stdin() if step.stdin else "")
+        if step.look:
+            self._seen.pop(step.look, None)  # what is looked at next is what there is now
         self.changes += 1
 
     @staticmethod
@@ -136,6 +138,8 @@ def holds(found: Any, wanted: Any) -> bool:
 
     Google's JSON has large whole numbers as text, and leaves out what is empty.
     """
+    if isinstance(wanted, int | float) and isinstance(found, int | float):
+        return found == wanted
     if isinstance(wanted, dict):
         return isinstance(found, dict) and all(holds(found.get(key, ""), its) for key, its in wanted.items())
     if isinstance(wanted, list):

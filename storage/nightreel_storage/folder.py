@@ -3,6 +3,7 @@
     ROOT/NAME                              the content
     ROOT/.nightreel/objects/NAME~.json     the sidecar: the entry, and where its content was staged
     ROOT/.nightreel/staged/                content and sidecars on their way
+    ROOT/.nightreel/workers/               logs of the workers that this machine's dispatcher started
     ROOT/.nightreel/lock                   one writer at a time commits; the kernel frees it when a process dies
 
 A put copies the content into `staged`, then, under the lock, moves a sidecar that names the staged file into place:
@@ -368,7 +369,7 @@ def _ticking(source: Iterator[bytes], tick: Callable[[], None]) -> Iterator[byte
 def _is_reserved(name: str) -> bool:
     first, _, rest = name.casefold().partition("/")  # some file systems take .Nightreel for .nightreel
     own = rest.partition("/")[0]
-    return first == _PRIVATE and (own in {"objects", "staged", "lock"} or own.startswith("queue.db"))
+    return first == _PRIVATE and (own in {"objects", "staged", "lock", "workers"} or own.startswith("queue.db"))
 
 
 def _is_name(name: str) -> bool:

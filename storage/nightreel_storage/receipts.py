@@ -8,7 +8,7 @@ end in one receipt. Whoever loses the race finds the winner's receipt and drops 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Self, cast, get_args
 
@@ -246,10 +246,13 @@ class Receipts:
                 data, found = self._store.get(entry.name)
                 yield Receipt.from_bytes(data, found.name)
 
-    def standings(self, batch: str) -> dict[str, Standing]:
-        """How the jobs of one batch stand that have a receipt, by id; from one listing, whatever their number."""
+    def standings(self, batch: str, entries: Iterable[Entry] | None = None) -> dict[str, Standing]:
+        """How the jobs of one batch stand that have a receipt, by id; from one listing, whatever their number.
+
+        `entries`: that listing, for whoever needs it too.
+        """
         found = {}
-        for entry in self._store.list(f"{batch}/"):
+        for entry in self._store.list(f"{batch}/") if entries is None else entries:
             if entry.name.endswith(".json"):
                 job = entry.name.removeprefix(f"{batch}/").removesuffix(".json")
                 if standing := self._standing(entry, batch, job):

@@ -13,6 +13,7 @@ from nightreel_queue.base import Delivery, Queue
 
 from .events import Waiting, Watch
 from .idle import Idling
+from .report import EMPTY
 from .settle import try_release
 
 PULL_S = 1.0  # that a pull waits when the run idles; as a rule also how soon an idle worker leaves
@@ -90,8 +91,8 @@ class Claims:
     def _emptiness(self) -> str:
         next_s = self._queue.backlog().next_ready_s if self._left else None
         if next_s is None:
-            return "the queue is empty"
-        return f"the queue is empty; {self._left} to be tried again, the next in {next_s:.0f} s: too long to idle for"
+            return EMPTY
+        return f"{EMPTY}; {self._left} to be tried again, the next in {next_s:.0f} s: too long to idle for"
 
     def _pull(self) -> Delivery | None:
         patience_s = BUSY_PULL_S if self._now.busy() or self._empty_since is None else PULL_S

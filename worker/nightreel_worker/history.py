@@ -37,13 +37,8 @@ class History:
         """Reports that cannot be read are left out: an estimate is no reason to stop. Raises StoreUnavailable."""
         prefix = run_name("")
         names = sorted(entry.name for entry in store.list(prefix) if entry.name.endswith(".json"))
-        runs = []
-        for name in names[-last:]:
-            with contextlib.suppress(NotFound):
-                data, _ = store.get(name)
-                with contextlib.suppress(StoreError):
-                    runs.append(RunReport.from_bytes(data, name))
-        return cls(tuple(runs))
+        found = (read_report(store, name) for name in names[-last:])
+        return cls(tuple(run for run in found if run))
 
     @property
     def taken(self) -> list[Taken]:
@@ -72,6 +67,15 @@ class History:
         ended = [run for run in self.of(spec.name).runs if run.stages_s and run.state == "ended"]
         left = [run.stages_s.get("drain", 0.0) for run in ended]
         return _middle(left, GUESSED_END_S)
+
+
+def read_report(store: Store, name: str) -> RunReport | None:
+    """A run's report; None when it is gone, or cannot be read. Raises StoreUnavailable."""
+    with contextlib.suppress(NotFound):
+        data, _ = store.get(name)
+        with contextlib.suppress(StoreError):
+            return RunReport.from_bytes(data, name)
+    return None
 
 
 class Earlier:

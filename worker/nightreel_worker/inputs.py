@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Self
 
 from nightreel_queue.job import Job
 from nightreel_storage.base import Store
@@ -20,6 +21,7 @@ from nightreel_storage.errors import Damaged, NotFound, ObjectTooLarge, StoreErr
 from nightreel_storage.inputs import input_name, input_sha256, is_input
 
 from .errors import Missing, Refused, TooLarge, Unreachable, WebError
+from .settings import Settings
 from .web import Web
 
 MB = 1_000_000
@@ -37,6 +39,11 @@ class Rules:
     """All files of one job together."""
     limit_s: float = 60.0
     """Fetching all of them may take."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        buckets = settings.listed("input_buckets")
+        return cls(buckets, settings.input_https, settings.input_max_mb, settings.input_timeout_s)
 
 
 @dataclass(frozen=True, slots=True)

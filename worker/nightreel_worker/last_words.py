@@ -9,11 +9,11 @@ from collections.abc import Callable
 LAST_WORD_S = 1.0  # for giving back what did not end in time, and once more for the report: both part of the drain
 
 
-def in_time(*last_words: Callable[[], object]) -> None:
+def in_time(*last_words: Callable[[], object], limit_s: float = LAST_WORD_S) -> None:
     """Have last words, if queue and store hear them soon: one that does not answer must not keep the run."""
     threads = [threading.Thread(target=each, name="last word", daemon=True) for each in last_words]
     for thread in threads:
         thread.start()
-    heard_by = time.monotonic() + LAST_WORD_S
+    heard_by = time.monotonic() + limit_s
     for thread in threads:
         thread.join(max(0.0, heard_by - time.monotonic()))

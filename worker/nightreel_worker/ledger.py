@@ -127,7 +127,10 @@ class Ledger:
 
         def change(found: Month) -> Month:
             now = self.now()
-            mine = found.share(run, what) or Share(run=run, what=what, micro_usd=0, since=now, until=now)
+            mine = found.share(run, what)
+            if mine is None and not micro_usd:
+                return found
+            mine = mine or Share(run=run, what=what, micro_usd=0, since=now, until=now)
             return found.having(mine.model_copy(update={"state": "spent", "micro_usd": micro_usd}))
 
         return self._change(month, change)

@@ -30,7 +30,7 @@ class Monthly:
         self._ledger, self._run, self._limit_micro_usd, self._meter = ledger, run, micro(limit_usd), meter
         self._micro_usd_per_s = meter.price.machine_usd_per_s * 1e6
         self._mine: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        """Millionths of a dollar that it has reserved, by what for and by month."""
+        """Millionths of a dollar that it has reserved, by what for and by month; 0 where it asked and knows of nothing."""
         self._lock = threading.Lock()
         self.life_s = math.inf
         """Seconds that the process may live by what it has reserved; for ever before it has asked, and where it costs nothing."""
@@ -81,6 +81,7 @@ class Monthly:
         now = self._ledger.now()
         until = now + dt.timedelta(seconds=BLOCK_S)
         wanted = Share(run=self._run, what=what, micro_usd=micro(usd), since=now, until=until)
+        self._mine[what].setdefault(month_of(now), 0)
         return self._has(self._ledger.reserve(wanted, self._limit_micro_usd, wanted.micro_usd), what) >= micro(usd)
 
     def settle(self, usd: float, what: str = "") -> None:
@@ -92,14 +93,14 @@ class Monthly:
         left = micro(usd)
         for month in sorted(reserved):
             spent = left if month == max(reserved) else min(left, reserved[month])
-            if spent or reserved[month]:
-                self._ledger.settle(month, self._run, spent, what)
+            self._ledger.settle(month, self._run, spent, what)
             left -= spent
 
     def _reserve(self, life_s: float, least_s: float) -> None:
         """Raises StoreError."""
         now = self._ledger.now()
         month = month_of(now)
+        self._mine[""].setdefault(month, 0)
         earlier = sum(reserved for name, reserved in self._mine[""].items() if name != month)
         wanted = Share(
             run=self._run,

@@ -1,4 +1,4 @@
-"""What is said of a job that ended: one body for topics and webhooks, the same each time that it is said."""
+"""What is said of a job that ended: one body for topics and webhooks, the same each time that it is said; and of a run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Self
 
 from nightreel_queue.job import canonical
 from nightreel_storage.receipts import Receipt
+
+from .report import LISTS, RunReport
+
+RUN_FORMAT = 1  # of what is said of a run; raised when a field changes its meaning, not when one is added
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +43,12 @@ class Notice:
         }
         id_ = f"msg_{hashlib.sha256(name.encode()).hexdigest()[:32]}"
         return cls(id_, receipt.batch, receipt.job, body.encode(), attributes)
+
+
+def run_message(report: RunReport, page: str) -> tuple[bytes, dict[str, str]]:
+    """What a results topic hears of a run that has ended: body and attributes. page: where its page is, or empty."""
+    figures = report.model_dump(mode="json", exclude=LISTS)
+    body = canonical(
+        {"type": "run.ended", "timestamp": figures["ended_at"], "data": {"format": RUN_FORMAT, "page": page, **figures}}
+    )
+    return body.encode(), {"type": "run.ended", "run": report.run}

@@ -15,13 +15,15 @@ from typing import Self
 
 import structlog
 
+from nightreel_queue.errors import QueueUnavailable
 from nightreel_queue.job import Job, Notify
 from nightreel_queue.topics import Topic, open_topic, topic_name
 from nightreel_storage.receipts import Receipt
 
 from .errands import Errand, Errands
 from .errors import Forbidden, Refused, Unreachable, WebError
-from .notices import Notice
+from .notices import Notice, run_message
+from .report import RunReport
 from .settings import Settings
 from .web import Web
 from .webhooks import signed_headers, webhook_keys
@@ -94,6 +96,17 @@ class Notifier:
     def finish(self, by: float) -> None:
         """Let what is under way come to its end, at most until `by` (monotonic seconds); nothing is told afterwards."""
         self._errands.finish(by)
+
+    def announce(self, report: RunReport, page: str) -> None:
+        """Tell the results topic that the run has ended, within a few seconds. page: where its page is, or empty."""
+        try:
+            if self._results:
+                self._results.publish(*run_message(report, page))
+        except QueueUnavailable as exc:
+            log.warning("run_not_announced", to=self._results.url if self._results else "", reason=str(exc))
+
+    def close(self) -> None:
+        """Let go of all topics."""
         for topic in (self._results, *self._topics.values()):
             if topic:
                 topic.close()

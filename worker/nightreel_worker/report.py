@@ -15,6 +15,12 @@ from nightreel_storage.receipts import Record
 from . import wire
 from .estimate import Taken, Takings
 from .events import Ended, Event, Rejected, Returned
+from .highlights import BatchCount, Ending, Finished, Highlights
+
+LISTS = {"taken", "batches", "endings", "slowest", "shown"}
+"""Fields of a report that its line in the log leaves out."""
+
+EMPTY = "the queue is empty"  # how `why` begins, of a run that left because nothing waited
 
 
 class RunReport(Record):
@@ -23,6 +29,8 @@ class RunReport(Record):
     run: str
     state: Literal["running", "ended"] = "ended"
     """A run that was killed stays at running, with the figures of its last half minute."""
+    wake: str = ""
+    """Id of the start that it belongs to; empty when a person started it."""
     started_at: dt.datetime
     ended_at: dt.datetime
     why: str
@@ -51,6 +59,8 @@ class RunReport(Record):
     """What of them stands on receipts of this run."""
     lost_s: float = 0.0
     """What of them went to jobs that got no receipt from this run."""
+    machine: str = ""
+    """Id of the machine, where it has one: such as a pod's."""
     price: str = ""
     usd: float = 0.0
     """What the run cost, to a millionth."""
@@ -62,6 +72,14 @@ class RunReport(Record):
     """What of that stands on none: starting, loading, waiting, leaving, and what was lost."""
     taken: tuple[Taken, ...] = ()
     """What the jobs took, by model and shape: estimates are made of it."""
+    batches: tuple[BatchCount, ...] = ()
+    """The first 50 batches."""
+    endings: tuple[Ending, ...] = ()
+    """Jobs that ended without a video, by batch and reason; the first 20 reasons."""
+    slowest: tuple[Finished, ...] = ()
+    """The ten videos that took longest."""
+    shown: tuple[Finished, ...] = ()
+    """At most 24 videos, spread evenly over the run."""
     load_s: float = 0.0
     keyframes_s: float = 0.0
     """Time that the GPU stage had a job."""
@@ -75,6 +93,25 @@ class RunReport(Record):
         """What the run's machine cost: what a month's limit of the machines is about."""
         return round(self.usd - self.clips_usd, 6)
 
+    @property
+    def had_work(self) -> bool:
+        """Is there anything to tell of it?"""
+        return self.unavailable or any(
+            (self.done, self.failed, self.cancelled, self.earlier, self.rejected, self.returned)
+        )
+
+    @property
+    def emptied_at(self) -> float | None:
+        """When this run found the queue empty, in seconds since the epoch; None when it left, or was ended, for another reason."""
+        if self.state == "running" or self.unavailable or not self.why.startswith(EMPTY):
+            return None
+        return self.ended_at.timestamp() - self.stages_s.get("drain", 0.0)
+
+    @property
+    def ended_jobs(self) -> int:
+        """Deliveries that are dealt with for good. What went back to the queue is not."""
+        return self.done + self.failed + self.cancelled + self.earlier + self.rejected
+
 
 def run_name(run: str) -> str:
     """Of a run's report in the store; of their folder without an id."""
@@ -83,7 +120,7 @@ def run_name(run: str) -> str:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts what happens, from several threads. Keeps nothing of the jobs: a run may have any number of them."""
+    """Counts what happens, from several threads. Keeps no more than highlights: a run may have any number of jobs."""
 
     ended: Counter[str] = field(default_factory=Counter)
     """Rounds that this run ended, by state."""
@@ -93,11 +130,14 @@ class Tally:
     returned: int = 0
     keyframes: int = 0
     reused: int = 0
+    drawn: int = 0
+    """Keyframes as the renderer makes them; those of jobs that do not end are among them."""
     load_s: float = 0.0
     keyframes_s: float = 0.0
     waited_s: float = 0.0
     held_up_s: float = 0.0
     _taken: Takings = field(default_factory=Takings)
+    _highlights: Highlights = field(default_factory=Highlights)
     _first: bool = True
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -106,8 +146,11 @@ class Tally:
             match event:
                 case Ended(receipt=receipt, earlier=True):
                     self.earlier[receipt.state] += 1
+                    if receipt.state == "cancelled":
+                        self._highlights.count(receipt)
                 case Ended(receipt=receipt):
                     self.ended[receipt.state] += 1
+                    self._highlights.count(receipt)
                     if receipt.made:
                         self._taken.count(receipt)
                         self.keyframes += receipt.made.keyframes
@@ -122,6 +165,8 @@ class Tally:
             match line:
                 case wire.Loaded(seconds=seconds):
                     self.load_s += seconds
+                case wire.KeyframeMade():
+                    self.drawn += 1
                 case wire.KeyframesDone(seconds=seconds):
                     self.keyframes_s += seconds
                 case wire.Started(waited_s=waited_s, held_up_s=held_up_s):
@@ -141,14 +186,18 @@ class Tally:
             seconds = {
                 name: round(getattr(self, name), 3) for name in ("load_s", "keyframes_s", "waited_s", "held_up_s")
             }
-            return seconds | {
-                "taken": self._taken.rows,
-                "done": self.ended["done"],
-                "failed": self.ended["failed"],
-                "cancelled": self.earlier["cancelled"],
-                "earlier": self.earlier.total() - self.earlier["cancelled"],
-                "rejected": self.rejected,
-                "returned": self.returned,
-                "keyframes": self.keyframes,
-                "reused": self.reused,
-            }
+            return (
+                seconds
+                | self._highlights.figures()
+                | {
+                    "taken": self._taken.rows,
+                    "done": self.ended["done"],
+                    "failed": self.ended["failed"],
+                    "cancelled": self.earlier["cancelled"],
+                    "earlier": self.earlier.total() - self.earlier["cancelled"],
+                    "rejected": self.rejected,
+                    "returned": self.returned,
+                    "keyframes": self.keyframes,
+                    "reused": self.reused,
+                }
+            )

@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     prices: Path | None = Field(
         None, description="a TOML file of your own prices, in the form of the built-in prices.toml"
     )
+    machine: str = Field("", description="this machine's id, which the run's report names; set by whoever starts it")
     idle_timeout_s: float | None = Field(
         None,
         ge=0,
@@ -111,9 +112,15 @@ class Settings(BaseSettings):
         description="hosts that may be asked although they are private or speak plain http, HOST or HOST:PORT,"
         " separated by commas",
     )
+    wake_id: str = Field(
+        "", description="the start that a worker belongs to, which its report names; set by whoever starts it"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="json has Cloud Logging's fields; auto: console on a terminal, else json"
+    )
+    metrics: Literal["none", "prometheus", "otlp", "gcp"] = Field(
+        "none", description="where the run's metrics go; the OTEL_ variables say the rest"
     )
 
     def listed(self, field: str) -> tuple[str, ...]:

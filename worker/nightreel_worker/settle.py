@@ -85,7 +85,7 @@ class Settler:
                 self._release(claim, str(error), 0.0)
             case Fate.FORGET:
                 self._close(claim, "lost", str(error))
-                log.warning("lease_lost", job=_name(claim))
+                log.warning("lease_lost")
         return None
 
     def author(self, claim: Claim) -> Author:
@@ -177,14 +177,10 @@ class Settler:
         try:
             self._attempts.close(claim.attempt, end, reason, utc_now())
         except StoreError as exc:
-            log.warning("attempt_not_closed", job=_name(claim), reason=str(exc))
+            log.warning("attempt_not_closed", reason=str(exc))
 
 
 def try_release(delivery: Delivery) -> None:
     """Give a delivery back if that is still possible; if not, it comes back by itself when its lease ends."""
     with contextlib.suppress(LeaseLost, Exception):
         delivery.release()
-
-
-def _name(claim: Claim) -> str:
-    return "/".join(claim.request.name) if claim.request else "?"

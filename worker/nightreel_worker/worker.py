@@ -32,6 +32,7 @@ from nightreel_storage.receipts import Receipt, utc_now
 from . import wire
 from .admission import Admission, Work
 from .budget import Budget
+from .chronicle import Chronicle
 from .claims import Claims, Situation
 from .clips import Clips
 from .commit import Committer
@@ -45,6 +46,7 @@ from .inputs import Inputs, Rules
 from .last_words import LAST_WORD_S, in_time
 from .leases import LeaseKeeper
 from .limits import LimitKeeper
+from .logs import log_event, name_job, name_run
 from .lookout import Lookout
 from .meter import Meter, process_age_ns
 from .notify import LAST_S, Notifier
@@ -52,7 +54,6 @@ from .prices import load_prices, machine_price
 from .remotes import Remotes
 from .renderer import Film, Limits, Renderer
 from .report import RunReport, Tally
-from .reports import Reports
 from .scratch import Scratch, lacks_room
 from .settings import Settings
 from .settle import Claim, Settler, try_release
@@ -87,11 +88,9 @@ class Worker:
         limits = Limits(settings.stall_s, settings.load_timeout_s)
         heard = (self._meter.renderer_is, self._remotes.describe)
         self._renderer = Renderer(limits, settings.weights, settings.x264_preset, *heard)
-        rules = Rules(
-            settings.listed("input_buckets"), settings.input_https, settings.input_max_mb, settings.input_timeout_s
-        )
         web = Web(settings.listed("trusted_hosts"))
-        self._admission = Admission(store, models, settings.model, settings.max_attempts, Inputs(rules, web, store))
+        inputs = Inputs(Rules.of(settings), web, store)
+        self._admission = Admission(store, models, settings.model, settings.max_attempts, inputs)
         self._earlier, prices = Earlier(store, self.id), load_prices(settings.prices)
         self._limits = LimitKeeper(self._earlier, self._meter.price, prices, lambda: self._tally.taken)
         self.budget = Budget.of(settings, store, self.id, self._meter, self._cold_start_s)
@@ -109,7 +108,7 @@ class Worker:
             idled_s=lambda: self._meter.booked_s("idle"),
         )
         self._claims = Claims(queue, situation, self._watch, idling=idling, wait_for_others=wait_for_others)
-        self._reports = Reports(store, lambda: self._report("running"))
+        self._chronicle = Chronicle(self.id, queue, store, settings, self._notifier, self._tally, self._report)
         self._scratch = Scratch(settings.scratch)
         self._changed = threading.Condition()
         self._under_way: set[UnderWay] = set()
@@ -120,14 +119,14 @@ class Worker:
 
     def run(self) -> RunReport:
         """Work until the queue has been empty for long enough, or `stop`; returns what was done."""
-        with self._scratch, self._leases, self._lookout, self.budget, self._reports:
+        name_run(self.id)
+        with self._scratch, self._leases, self._lookout, self.budget, self._chronicle:
             self._meter.phase("idle")
             for delivery in self._deliveries():
                 self._begin(delivery)
             self._leave()
         report = self._report("ended")
-        log.info("run_ended", **report.model_dump(mode="json", exclude={"taken"}))
-        in_time(lambda: self._reports.keep_last(report), lambda: self.budget.settle(report.machine_usd))
+        self._chronicle.end(report, lambda: self.budget.settle(report.machine_usd), in_a_hurry=self._leaving.is_set())
         return report
 
     def stop(self, why: str) -> None:
@@ -159,6 +158,7 @@ class Worker:
     def _pursue(self, mine: UnderWay) -> Receipt:
         mine.scratch.mkdir()
         request = mine.claim.request = self._admission.request(mine.delivery)
+        name_job(request.job)
         self._notifier.check(request.job)
         if self._committer.find(request):
             with self._committing(mine):
@@ -319,7 +319,8 @@ class Worker:
             self._changed.notify_all()
 
     def _lost(self, mine: UnderWay) -> None:
-        log.warning("lease_lost", job=mine.work.key if mine.work else "?")
+        batch, job = mine.claim.request.name if mine.claim.request else ("", "")
+        log.warning("lease_lost", batch=batch, job=job)
         if mine.work:
             self._cancel(mine.work.key)
 
@@ -372,21 +373,14 @@ class Worker:
 
     def _watch(self, event: Event) -> None:
         self._tally.see(event)
-        match event:
-            case Ended(receipt=receipt, earlier=earlier):
-                log.info("job_ended", batch=receipt.batch, job=receipt.job, round=receipt.round, state=receipt.state,
-                         reason=receipt.reason, earlier=earlier, labels=receipt.labels,
-                         made=receipt.made and receipt.made.model_dump())  # fmt: skip
-            case Advanced():
-                pass
-            case _:
-                log.info(type(event).__name__.lower(), **{name: getattr(event, name) for name in event.__slots__})
+        log_event(event)
         self._outside_watch(event)
 
     def _report(self, state: Literal["running", "ended"]) -> RunReport:
         return RunReport(
             run=self.id,
             state=state,
+            wake=self._settings.wake_id,
             started_at=self._started_at,
             ended_at=utc_now(),
             why=self._why,
@@ -394,6 +388,7 @@ class Worker:
             renderer_restarts=self._renderer.restarts,
             notified=self._notifier.notified,
             not_notified=self._notifier.not_notified,
+            machine=self._settings.machine,
             **self._tally.figures(),
             **self._meter.statement().figures(),
         )

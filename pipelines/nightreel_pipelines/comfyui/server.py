@@ -90,15 +90,17 @@ class Server:
     def _keep_linked(self) -> None:
         tries = 0
         while not self._closed.is_set():
+            trouble: ServerError = Gone(f"{self.api.address}: the connection broke off: is it up?")
             try:
                 self._socket = Socket(self.api, self._client)
                 self._greet()
-            except ServerError as exc:
-                self._fell(exc)
-            else:
                 tries = 0
                 self._listen(self._socket)
-                self._fell(Gone(f"{self.api.address}: the connection broke off: is it up?"))
+            except ServerError as exc:
+                trouble = exc
+            except Exception as exc:  # noqa: BLE001  # the link's boundary: nothing that a server says may end it
+                trouble = Gone(f"{self.api.address}: says what ComfyUI does not ({type(exc).__name__}: {exc})")
+            self._fell(trouble)
             self._closed.wait(LINK_AGAIN_S[min(tries, len(LINK_AGAIN_S) - 1)])
             tries += 1
 
