@@ -63,7 +63,8 @@ class LauncherContract:
     def test_a_worker_is_told_its_wake_and_its_settings(self, ground: Ground) -> None:
         [id_] = ground.launcher.start(1, "wake-1", "night")
 
-        assert ground.environment(id_) == {"NIGHTREEL_WAKE_ID": "wake-1", "NIGHTREEL_MAX_WAIT_S": "900"}
+        told = {"NIGHTREEL_WAKE_ID": "wake-1", "NIGHTREEL_ROUTE": "night"}
+        assert ground.environment(id_) == told | {"NIGHTREEL_MAX_WAIT_S": "900"}
 
     def test_workers_are_found_again_after_the_dispatchers_restart(self, ground: Ground) -> None:
         [id_] = ground.launcher.start(1, "wake-1", "night")

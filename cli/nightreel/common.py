@@ -13,6 +13,7 @@ import typer
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 
+from nightreel_dispatcher.backends import BadBackends
 from nightreel_dispatcher.launchers.runpod_settings import RunPodSettings
 from nightreel_dispatcher.policy_settings import PolicySettings
 from nightreel_dispatcher.settings import DispatcherSettings
@@ -115,6 +116,6 @@ def errors_in_one_line() -> Iterator[None]:
     except (QueueUnavailable, StoreUnavailable, RendererUnavailable) as exc:
         complain(str(exc))
         raise typer.Exit(EXIT_UNAVAILABLE) from None
-    except (QueueError, StoreError, PipelineError, BadPrice) as exc:
+    except (QueueError, StoreError, PipelineError, BadPrice, BadBackends) as exc:
         complain(str(exc))
         raise typer.Exit(EXIT_BAD_INPUT) from None

@@ -10,6 +10,7 @@ import typer
 from nightreel_queue.schema import job_schema, manifest_schema
 
 from .after import cancel, retry, status
+from .backends import backends
 from .cloud import gcs, pubsub
 from .doctor import doctor
 from .download import download
@@ -47,7 +48,7 @@ def schema(
     print(json.dumps(manifest_schema() if manifest else job_schema(), indent=2))
 
 
-MAKING = (preview, plan, render, enqueue, work, serve, wake, workers)
+MAKING = (preview, plan, render, enqueue, work, serve, wake, workers, backends)
 AFTERWARDS = (status, runs, report, budget, costs, sheet, download, cancel, retry, hold, resume, gc, simulate, doctor)
 for verb in (*MAKING, *AFTERWARDS):
     app.command()(verb)

@@ -104,6 +104,17 @@ class Recent(BaseModel):
     count: int
 
 
+class BackendAnswer(BaseModel):
+    """A backend, as somebody last saw it."""
+
+    name: str
+    light: Literal["green", "yellow", "red"] = Field(
+        description="green: work goes there; yellow: it failed; red: nothing does"
+    )
+    state: str = Field(description="the same in words")
+    running: int
+
+
 class Overview(BaseModel):
     """The dispatcher at a glance."""
 
@@ -111,6 +122,7 @@ class Overview(BaseModel):
     queue: Waiting
     hold: str | None = Field(description="why nothing is claimed; null when there is no hold")
     looked: Looked | None = Field(description="the last look whether workers should be started, and what was decided")
+    backends: list[BackendAnswer] = Field(description="as of the last look; none where nobody has looked at several")
     batches: list[Recent] = Field(description="the ten latest")
 
 

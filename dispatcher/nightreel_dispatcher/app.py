@@ -24,6 +24,7 @@ from nightreel_storage.receipts import AlreadyEnded
 
 from . import jobs, predict, told
 from .answers import Healthy, Overview, Waiting
+from .backend_lines import last_seen
 from .console.app import create_console
 from .console.door import ROOT as CONSOLE
 from .desk import Desk
@@ -100,6 +101,7 @@ def overview(request: Request, desk: DeskOf) -> Response:
         queue=Waiting(ready=backlog.ready, delayed=backlog.delayed, leased=backlog.leased, dead=backlog.dead),
         hold=hold.reason if hold else None,
         looked=last(desk.store),
+        backends=last_seen(desk.store),
         batches=latest(desk.store),
     )
     return JSONResponse(found.model_dump(mode="json"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zoneinfo
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -22,6 +23,17 @@ class PolicySettings(BaseSettings):
 
     launcher: Literal["auto", "none", "process", "cloudrun"] = Field(
         "auto", description="what starts workers; auto: processes of this machine for an SQLite queue, else nothing"
+    )
+    backends: Path | None = Field(
+        None, description="a TOML file of backends, which start workers instead of that launcher, in their order"
+    )
+    max_video_usd: float = Field(
+        0.0,
+        ge=0,
+        description="most that a video may cost, by its backend's runs, for workers to be started there; 0: no limit",
+    )
+    ask_every_s: float = Field(
+        30.0, ge=1, description="seconds between two looks whether backends are well, while the dispatcher is up"
     )
     project: str = Field("", description="Google Cloud project of the job; empty: that of the queue")
     region: str = Field("", description="region of the Cloud Run job that a worker is")

@@ -15,6 +15,7 @@ import uvicorn
 from .app import create_app
 from .clock import look_by_the_clock
 from .desk import Desk
+from .fleet import Fleet
 from .folder_tray import FolderTray
 from .identity import LOOPBACK
 from .settings import DispatcherSettings
@@ -50,6 +51,8 @@ def serve(desk: Desk, host: str, port: int, *, watch: Path | None = None, waker:
             stack.enter_context(_beside("watch", _watching(desk, watch)))
         if waker is not None:
             stack.enter_context(_beside("clock", lambda stop: look_by_the_clock(waker, stop)))
+            if isinstance(fleet := waker.launcher, Fleet):
+                stack.enter_context(_beside("backends", lambda stop: fleet.tend(stop, waker.poke)))
         config = uvicorn.Config(
             create_app(desk),
             log_config=None,

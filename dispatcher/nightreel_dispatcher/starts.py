@@ -118,14 +118,17 @@ class Ledger(Record):
     def with_start(self, start: Start) -> Ledger:
         return self.model_copy(update={"starts": (*self.starts, start)})
 
-    def answered(self, start: Start, now_s: float, retry_s: float = 0.0) -> Ledger:
-        """With what the launcher said to a start. One that was refused is over: the next one waits, `retry_s` at least."""
+    def answered(self, start: Start, now_s: float, retry_s: float = 0.0, *, exactly: bool = False) -> Ledger:
+        """With what the launcher said to a start. One that was refused is over: the next one waits, `retry_s` at least.
+
+        exactly: no longer than that either, however often it was refused: nothing was paid for.
+        """
         said: dict[str, object] = {"state": start.state, "ids": start.ids, "problem": start.problem}
         if start.state == "refused":
             said["outcome"] = "nothing"
         starts = tuple(each.model_copy(update=said) if each.id == start.id else each for each in self.starts)
         ledger = self.model_copy(update={"starts": starts})
-        return ledger._failed(start.problem, now_s, retry_s) if start.state == "refused" else ledger
+        return ledger._failed(start.problem, now_s, retry_s, exactly=exactly) if start.state == "refused" else ledger
 
     def _closing(self, start: Start, now_s: float) -> Ledger:
         """What a start that is over says about the next one."""
@@ -135,10 +138,12 @@ class Ledger(Record):
             return self  # the dispatcher was killed before it asked the launcher: the next start makes that good
         return self._failed(start.problem, now_s)
 
-    def _failed(self, problem: str, now_s: float, retry_s: float = 0.0) -> Ledger:
-        pause_s = max(retry_s, min(BACK_OFF_S * 2 ** min(self.vain, 20), MOST_BACK_OFF_S))
+    def _failed(self, problem: str, now_s: float, retry_s: float = 0.0, *, exactly: bool = False) -> Ledger:
+        pause_s = retry_s if exactly else max(retry_s, min(BACK_OFF_S * 2 ** min(self.vain, 20), MOST_BACK_OFF_S))
         until = dt.datetime.fromtimestamp(now_s + pause_s, dt.UTC)
-        return self.model_copy(update={"vain": self.vain + 1, "not_before": until, "problem": problem})
+        return self.model_copy(
+            update={"vain": 1 if exactly else self.vain + 1, "not_before": until, "problem": problem}
+        )
 
 
 def _kept(starts: Sequence[Start]) -> tuple[Start, ...]:
@@ -165,11 +170,13 @@ class Starts:
         """Raises Conflict when somebody else wrote meanwhile."""
         self._store.put(NAME, ledger.to_bytes(), generation=generation, content_type="application/json")
 
-    def answered(self, start: Start, looked: Looked, now_s: float, retry_s: float = 0.0) -> None:
+    def answered(
+        self, start: Start, looked: Looked, now_s: float, retry_s: float = 0.0, *, exactly: bool = False
+    ) -> None:
         """Record what the launcher said to a start, whatever others write meanwhile, and what there is to tell of it."""
         while True:
             ledger, generation = self.read()
-            answered = ledger.answered(start, now_s, retry_s)
+            answered = ledger.answered(start, now_s, retry_s, exactly=exactly)
             try:
                 self.write(answered.model_copy(update={"looked": looked}), generation)
             except Conflict:

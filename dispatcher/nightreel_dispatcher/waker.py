@@ -27,10 +27,10 @@ from .backlog import Backlog, Figures
 from .backlog import look as look_at_backlog
 from .desk import Desk
 from .emptied import Emptied
-from .launchers.base import Launcher, LauncherError, LauncherUnavailable, Refused
+from .launchers.base import Launcher, LauncherError, LauncherUnavailable, NoneMay, Refused
 from .looked import Looked
 from .policy_settings import PolicySettings
-from .starts import APPEAR_S, Ledger, Start, Starts
+from .starts import APPEAR_S, CameOf, Ledger, Start, Starts
 from .verdict import Verdict, judge
 from .workload import Workload
 
@@ -54,9 +54,15 @@ class Waker:
         settings: PolicySettings,
         figures: Figures | None = None,
         now: Callable[[], float] = time.time,
+        *,
+        judges: bool = False,
     ) -> None:
-        """figures: who counts the messages of a queue that does not. now: seconds since the epoch."""
+        """figures: who counts the messages of a queue that does not. now: seconds since the epoch.
+
+        judges: the launcher knows itself which starts came to nothing, and keeps its own pauses.
+        """
         self.launcher = launcher
+        self._came_of: CameOf = (lambda start: True) if judges else (lambda start: came_of(desk.store, start))
         self._desk, self._settings, self._figures, self._now = desk, settings, figures, now
         self._lock = threading.Lock()
         self._workload: Workload | None = None  # these two as well are opened when they are needed
@@ -120,7 +126,7 @@ class Waker:
             words = f"cannot see which workers run, so none is started: {exc}"
             looked = self._told(why, Verdict(0, words, trouble=True))
         else:
-            ledger = ledger.updated(executions, self._now(), lambda start: came_of(self._desk.store, start))
+            ledger = ledger.updated(executions, self._now(), self._came_of)
             backlog = self._backlog()
             running = max(ledger.running(executions, self._now()), int(backlog.held))
             verdict = self._judge(backlog, ledger, running)
@@ -186,20 +192,21 @@ class Waker:
 
     def _launch(self, starts: Starts, start: Start, looked: Looked) -> Looked:
         """Ask the launcher, and record what it said."""
-        retry_s = 0.0
+        retry_s, exactly = 0.0, False
         try:
             ids = tuple(self.launcher.start(start.count, start.id, start.why))
             said: dict[str, object] = {"state": "started", "ids": ids}
             looked = looked.model_copy(update={"started": len(ids)})
         except Refused as exc:
             said, retry_s = {"state": "refused", "problem": str(exc)}, exc.retry_s
+            exactly = isinstance(exc, NoneMay)
             words = f"{start.why}; but nothing could be started: {exc}"
             looked = looked.model_copy(update={"started": 0, "words": words, "trouble": True})
         except LauncherUnavailable as exc:
             said = {"state": "unclear", "problem": str(exc)}
             words = f"{start.why}; asked {self.launcher.name}, which gave no answer ({exc}): in {APPEAR_S:.0f} s it is clear"
             looked = looked.model_copy(update={"words": words, "trouble": True})
-        starts.answered(start.model_copy(update=said), looked, self._now(), retry_s)
+        starts.answered(start.model_copy(update=said), looked, self._now(), retry_s, exactly=exactly)
         log.info(
             "workers_started", wake=start.id, state=said["state"], **looked.model_dump(mode="json", exclude={"at"})
         )

@@ -67,6 +67,7 @@ class ModelSpec(BaseModel):
     )
     clip_price: str = Field("", description="entry of the list of prices for each second of a clip")
     control: dict[Literal["pose"], str] = Field({}, description="folders of control checkpoints, by what they read")
+    stands_in_for: tuple[str, ...] = Field((), description="models whose jobs a worker of this one makes as well")
     options: dict[str, Any] = Field({}, description="for the source alone")
 
     def tuned(self, **settings: object) -> Self:
@@ -124,6 +125,7 @@ def load_models(extra: Path | None = None) -> dict[str, ModelSpec]:
     if extra is not None:
         try:
             models |= _parse(extra.read_text(encoding="utf-8"))
+            _check_stand_ins(models)
         except (OSError, ValueError, TypeError) as exc:
             raise SourceUnavailable(f"cannot use models file {extra}: {exc}") from exc
     return models
@@ -163,6 +165,14 @@ def _factory(spec: ModelSpec, path: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError, TypeError) as exc:
         raise SourceUnavailable(f"model {spec.name}: source {spec.source!r} cannot be imported: {exc}") from exc
+
+
+def _check_stand_ins(models: Mapping[str, ModelSpec]) -> None:
+    """Raises ValueError: a misspelt name would stand in for nothing, and nobody would notice."""
+    for spec in models.values():
+        for name in spec.stands_in_for:
+            if name not in models:
+                raise ValueError(f"{spec.name}: stands_in_for: {no_model(name, models)}")
 
 
 @cache

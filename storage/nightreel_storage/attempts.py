@@ -20,14 +20,19 @@ from .receipts import Record
 FOLDER = ".nightreel/attempts/"
 _RECORD = re.compile(r"r[0-9]{4}-[0-9]+\.json")
 
-End = Literal["", "done", "failed", "preempted", "cancelled", "lost"]
+End = Literal["", "done", "failed", "preempted", "cancelled", "lost", "passed"]
 
 
 class Attempt(Record):
-    """One try at one round of a job. `end` is empty while it lasts, and stays so when its worker was killed."""
+    """One try at one round of a job. `end` is empty while it lasts, and stays so when its worker was killed.
+
+    passed: a model that stands in for the job's own cannot make it; it is left to others, and counts for nothing.
+    """
 
     id: str
     run: str
+    model: str = ""
+    """The one that was to draw."""
     started_at: dt.datetime
     ended_at: dt.datetime | None = None
     end: End = ""
@@ -60,12 +65,12 @@ class Attempts:
         parts = (entry.name.removeprefix(prefix).partition("/") for entry in self._store.list(prefix))
         return frozenset((job, int(rest[1:5])) for job, _, rest in parts if _RECORD.fullmatch(rest))
 
-    def open(self, batch: str, job: str, round_: int, run: str, now: dt.datetime) -> OpenAttempt:
+    def open(self, batch: str, job: str, round_: int, run: str, now: dt.datetime, model: str = "") -> OpenAttempt:
         """Record that an attempt begins. Numbers are create-only: two workers never write one record."""
         number = len(self.history(batch, job, round_)) + 1
         while True:
             name = f"{_prefix(batch, job, round_)}{number:04}.json"
-            attempt = Attempt(id=f"{run}.{batch}.{job}.{round_}.{number}", run=run, started_at=now)
+            attempt = Attempt(id=f"{run}.{batch}.{job}.{round_}.{number}", run=run, model=model, started_at=now)
             try:
                 entry = self._store.put(name, attempt.to_bytes(), content_type="application/json")
             except Conflict:

@@ -126,6 +126,8 @@ class Receipt(Record):
     """How many attempts the round took."""
     run: str = ""
     """Id of the worker's run."""
+    route: str = ""
+    """Which backend made it, with which model, and why that one, in words; empty where there is no choice."""
     outputs: tuple[OutputFile, ...] = ()
     video: Video | None = None
     made: Made | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nightreel_pipelines import abilities
@@ -21,7 +21,7 @@ from nightreel_storage.base import Store
 from nightreel_storage.keyframes import Keyframes
 from nightreel_storage.receipts import AlreadyEnded, Held, Receipts
 
-from .errors import GaveUp, NameTaken, RendererUnavailable
+from .errors import GaveUp, NameTaken, PassedOn, RendererUnavailable
 from .inputs import Inputs
 from .renderer import Renderer
 
@@ -35,6 +35,8 @@ class Request:
     delivery: Delivery
     over: Held | None
     """The receipt that ending this round replaces: none, or the `queued` one."""
+    stands_in: bool = False
+    """The model that makes it here is not the job's own: what it cannot make is left to others."""
 
     @property
     def name(self) -> tuple[str, str]:
@@ -42,6 +44,11 @@ class Request:
         assert self.job.batch is not None
         assert self.job.id is not None
         return self.job.batch, self.job.id
+
+    @property
+    def of_round(self) -> tuple[str, str, int]:
+        """The same with the round: what attempts are kept under."""
+        return *self.name, self.round
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,8 @@ class Work:
     """These files, by sha256."""
     failures: int
     """Attempts that failed before; after one, the job is rendered alone."""
+    passed: str = ""
+    """Which other model has passed the job on, and why."""
 
 
 class Admission:
@@ -84,7 +93,7 @@ class Admission:
         round_ = _round(delivery)
         day = delivery.published_at.strftime("%Y-%m-%d")
         job = parse_job(delivery.body).resolved(model=self._model, batch=day, steps=own_steps(self._models))
-        request = Request(job, round_, delivery, None)
+        request = Request(job, round_, delivery, None, self._stands_in(job))
         held = self._receipts.read(*request.name)
         if held is None:
             return request
@@ -94,11 +103,11 @@ class Admission:
             raise AlreadyEnded(held.receipt)
         if held.receipt.round < round_:
             raise InvalidJob([Problem(f"round {round_} was never asked for; the receipt is at {held.receipt.round}")])
-        return Request(job, round_, delivery, held)
+        return replace(request, over=held)
 
     def spec(self, job: Job) -> ModelSpec:
-        """The model that the job names. Raises Unrenderable."""
-        name = job.render.model or self._model
+        """The model that makes the job here: the one that it names, or the worker's own. Raises Unrenderable."""
+        name = self._model if self._stands_in(job) else job.render.model or self._model
         if name not in self._models:
             raise Unrenderable(f"render.model: no model {name} here; there are {', '.join(sorted(self._models))}")
         return self._models[name]
@@ -106,9 +115,13 @@ class Admission:
     def work(self, request: Request, renderer: Renderer, scratch: Path) -> Work:
         """Collect what the store has for a request, and what the job names.
 
-        Raises GaveUp, Unrenderable, RendererUnavailable, Preempted, and what `Inputs.fetch` raises.
+        Raises GaveUp, PassedOn, Unrenderable, RendererUnavailable, Preempted, and what `Inputs.fetch` raises.
         """
         spec = self.spec(request.job)
+        history = self._attempts.history(*request.of_round)
+        passed = [attempt for attempt in history if attempt.end == "passed"]
+        if request.stands_in and (before := [attempt for attempt in passed if attempt.model == spec.name]):
+            raise PassedOn(before[-1].reason)
         self._inputs.check(request.job)
         description = self._describe(spec, renderer)
         abilities.check(request.job, spec, description)
@@ -116,13 +129,17 @@ class Admission:
         sums = {address: found.sha256 for address, found in inputs.items()}
         layout = plan(request.job, spec, description, sums)
         have, makers = self._fetch(layout, scratch)
-        failed = failures(self._attempts.history(*request.name, request.round), makers)
+        failed = failures(history, makers)
         if len(failed) >= self._max_attempts:
             why = next((attempt.reason for attempt in reversed(failed) if attempt.reason), "its worker was killed")
             raise GaveUp(f"gave up after {len(failed)} attempts; the last one: {why}")
         key = f"{'/'.join(request.name)}#{uuid.uuid4().hex[:8]}"
         given = {found.sha256: str(found.path) for found in inputs.values()}
-        return Work(key, request, spec, description, layout, scratch, have, sums, given, len(failed))
+        said = f"{passed[-1].model} passed it on: {passed[-1].reason}" if passed else ""
+        return Work(key, request, spec, description, layout, scratch, have, sums, given, len(failed), said)
+
+    def _stands_in(self, job: Job) -> bool:
+        return job.render.model in self._models[self._model].stands_in_for
 
     def _describe(self, spec: ModelSpec, renderer: Renderer) -> Description:
         try:

@@ -34,13 +34,15 @@ class Situation:
     """Was the run told to leave?"""
     hold: Callable[[], str]
     """Why nothing may be claimed at the moment; empty when it may."""
+    passed_on: Callable[[], int] = lambda: 0
+    """Delayed messages that this run has left to other backends."""
 
 
 class Claims:
     """The deliveries of one run, each as soon as there is room for it. Raises QueueUnavailable.
 
     The run has had enough when it has idled enough on an empty queue, with nothing under way and nothing that comes back:
-    delayed messages that are worth waiting for, and with `wait_for_others` all of them and also those that other workers
+    delayed messages that are worth waiting for (never those that it has left to other backends), and with `wait_for_others` all of them and also those that other workers
     hold. A queue is empty when several pulls, for as long as it asks for, brought nothing; one on hold counts as empty.
     """
 
@@ -132,7 +134,7 @@ class Claims:
             return True
         backlog = self._queue.backlog()
         leased = backlog.leased if self._wait_for_others else 0
-        delayed = backlog.delayed
+        delayed = max(0, backlog.delayed - self._now.passed_on())
         if delayed and not (self._wait_for_others or self._idling.waits_for(backlog.next_ready_s or 0.0)):
             delayed = 0
         self._left = backlog.delayed - delayed

@@ -306,10 +306,8 @@ def give_up_orders(store: Store, job: Job, models: Mapping[str, ModelSpec]) -> i
 
     The money stays in the ledger, where it counts as spent: it may have been. Raises StoreError.
     """
-    spec = models.get(job.render.model or "")
-    if spec is None or not spec.clips:
-        return 0
     purchases = Purchases(store)
-    layout = plan(job, spec, description(spec), dict.fromkeys(job.inputs, ""))
-    orders = [purchases.read(recipe.fingerprint) for recipe in layout.recipes]
+    makers = [each for each in models.values() if each.clips and job.render.model in (each.name, *each.stands_in_for)]
+    plans = [plan(job, spec, description(spec), dict.fromkeys(job.inputs, "")) for spec in makers]
+    orders = [purchases.read(recipe.fingerprint) for layout in plans for recipe in layout.recipes]
     return sum(purchases.close(held) for held in orders if held)

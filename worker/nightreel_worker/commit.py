@@ -36,6 +36,8 @@ class Author:
     attempts: int = 0
     bill: Callable[[], Cost | None] = lambda: None
     """What the job has cost until now."""
+    route: str = ""
+    """Which backend it is, and why that one."""
 
 
 class Committer:
@@ -118,6 +120,9 @@ class Committer:
             attempt=author.attempt,
             attempts=author.attempts,
             run=author.run,
+            route=""
+            if state == "done" and made is None
+            else author.route,  # who made a video that was found is not known
             outputs=outputs,
             video=video,
             made=made,

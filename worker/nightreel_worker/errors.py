@@ -8,6 +8,8 @@ WorkerError
 ├── RendererUnavailable the renderer cannot be started at all; the run ends
 ├── Refused             the job asks for what this worker may not do
 ├── OverLimit           the job would take, or has taken, more than its limits allow
+│   └── TooLate         the job was to begin before now
+├── PassedOn            the job is left to others: the model here only stands in for its own, and cannot make it
 ├── BadPrice            there is no such price, or it makes no sense
 └── WebError            something on the web could not be asked
     ├── Forbidden       the address must not be asked
@@ -49,6 +51,14 @@ class Refused(WorkerError):
 
 class OverLimit(WorkerError):
     """Raised when a job cannot be made within its own limits, or has used them up; names the field and the figures."""
+
+
+class TooLate(OverLimit):
+    """Raised for a job whose time has passed, whoever would make it."""
+
+
+class PassedOn(WorkerError):
+    """Raised for a job that a stand-in cannot make, though its own model might; says which of the two lacks what."""
 
 
 class BadPrice(WorkerError):

@@ -54,6 +54,8 @@ class Returned:
     reason: str
     delay_s: float
     """Seconds until it comes back."""
+    passed: bool = False
+    """It is left to other backends: this run would only pass it on again."""
 
 
 @dataclass(frozen=True, slots=True)

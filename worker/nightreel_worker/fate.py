@@ -9,7 +9,18 @@ from nightreel_queue.errors import InvalidJob, LeaseLost, QueueUnavailable
 from nightreel_storage.errors import Conflict, NotFound, StoreError, StoreUnavailable
 from nightreel_storage.receipts import AlreadyEnded
 
-from .errors import Forbidden, GaveUp, Missing, NameTaken, OverLimit, Preempted, Refused, RendererUnavailable, TooLarge
+from .errors import (
+    Forbidden,
+    GaveUp,
+    Missing,
+    NameTaken,
+    OverLimit,
+    PassedOn,
+    Preempted,
+    Refused,
+    RendererUnavailable,
+    TooLarge,
+)
 
 
 class Fate(Enum):
@@ -22,6 +33,7 @@ class Fate(Enum):
     )
     RETRY = "this attempt failed, another may not: back to the queue, later; counts towards the limit"
     POSTPONE = "what the job needs does not answer now: back to the queue, later; counts for nothing"
+    PASS_ON = "a stand-in cannot make it, its own model may: recorded, back to the queue, later; counts for nothing"
     HAND_BACK = "the job did nothing wrong: back to the queue at once; counts for nothing"
     FORGET = "somebody else has the delivery: touch nothing"
 
@@ -39,6 +51,8 @@ def fate_of(error: Exception) -> Fate:
             return Fate.HAND_BACK
         case SourceAway():
             return Fate.POSTPONE
+        case PassedOn():
+            return Fate.PASS_ON
         case LeaseLost():
             return Fate.FORGET
         case StoreError() if not isinstance(error, NotFound | Conflict):

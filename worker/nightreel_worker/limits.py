@@ -9,7 +9,7 @@ from nightreel_queue.job import Job
 from nightreel_storage.receipts import utc_now
 
 from .admission import Request, Work
-from .errors import OverLimit
+from .errors import OverLimit, TooLate
 from .estimate import Estimate, Rates, Taken
 from .history import Earlier
 from .prices import Price, clip_micro_usd
@@ -30,9 +30,9 @@ class LimitKeeper:
         self._earlier, self._price, self._prices, self._taken, self._now = earlier, price, prices, taken, now
 
     def in_time(self, job: Job) -> None:
-        """Raises OverLimit for a job that comes too late: before anything is started for it."""
+        """Raises TooLate, before anything is started for the job."""
         if late := too_late(job, self._now()):
-            raise OverLimit(late)
+            raise TooLate(late)
 
     def estimate(self, work: Work) -> Estimate:
         """What a job will still take, from what the jobs of earlier runs and of this one took."""

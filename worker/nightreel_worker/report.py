@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,6 +22,7 @@ LISTS = {"taken", "batches", "endings", "slowest", "shown"}
 """Fields of a report that its line in the log leaves out."""
 
 EMPTY = "the queue is empty"  # how `why` begins, of a run that left because nothing waited
+MAX_PASSED = 100  # jobs of one run that are kept by name
 
 
 class RunReport(Record):
@@ -31,6 +33,10 @@ class RunReport(Record):
     """A run that was killed stays at running, with the figures of its last half minute."""
     wake: str = ""
     """Id of the start that it belongs to; empty when a person started it."""
+    backend: str = ""
+    """The backend that it belongs to; empty where there is no choice."""
+    model: str = ""
+    """The worker's own."""
     started_at: dt.datetime
     ended_at: dt.datetime
     why: str
@@ -44,6 +50,8 @@ class RunReport(Record):
     """Deliveries of jobs that had ended before: acked, nothing rendered."""
     rejected: int = 0
     returned: int = 0
+    passed: tuple[str, ...] = ()
+    """Jobs that were left to other backends, BATCH/JOB; the first MAX_PASSED."""
     keyframes: int = 0
     reused: int = 0
     renderer_restarts: int = 0
@@ -128,6 +136,8 @@ class Tally:
     """Rounds that had ended before their delivery came, by state."""
     rejected: int = 0
     returned: int = 0
+    passed: dict[str, float] = field(default_factory=dict)
+    """Jobs that were left to other backends, and when they come back, by the monotonic clock; the first MAX_PASSED."""
     keyframes: int = 0
     reused: int = 0
     drawn: int = 0
@@ -159,6 +169,18 @@ class Tally:
                     self.rejected += 1
                 case Returned():
                     self.returned += 1
+                    self._see_passed(event)
+
+    def _see_passed(self, event: Returned) -> None:
+        name = f"{event.batch}/{event.job}"
+        if event.passed and (name in self.passed or len(self.passed) < MAX_PASSED):
+            self.passed[name] = time.monotonic() + event.delay_s
+
+    def passed_on(self) -> int:
+        """Of these, those that have not come back yet."""
+        with self._lock:
+            now = time.monotonic()
+            return sum(back_at > now for back_at in self.passed.values())
 
     def hear(self, line: wire.Line) -> None:
         with self._lock:
@@ -197,6 +219,7 @@ class Tally:
                     "earlier": self.earlier.total() - self.earlier["cancelled"],
                     "rejected": self.rejected,
                     "returned": self.returned,
+                    "passed": tuple(self.passed),
                     "keyframes": self.keyframes,
                     "reused": self.reused,
                 }

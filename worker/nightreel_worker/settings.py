@@ -115,6 +115,10 @@ class Settings(BaseSettings):
     wake_id: str = Field(
         "", description="the start that a worker belongs to, which its report names; set by whoever starts it"
     )
+    backend: str = Field(
+        "", description="the backend that a worker belongs to, which its receipts name; set by whoever starts it"
+    )
+    route: str = Field("", description="why that backend was chosen, in words, for its receipts; set likewise")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="json has Cloud Logging's fields; auto: console on a terminal, else json"
@@ -155,6 +159,11 @@ class Settings(BaseSettings):
             "attention": self.attention,
             "compile": self.compile,
         }
+
+    @property
+    def place(self) -> dict[str, str]:
+        """Where a worker belongs, as its report says it."""
+        return {"wake": self.wake_id, "backend": self.backend, "model": self.model}
 
     @field_validator("trusted_hosts")
     @classmethod

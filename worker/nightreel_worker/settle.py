@@ -23,6 +23,8 @@ from .commit import Author, Committer
 from .errors import GaveUp
 from .events import Ended, Event, Rejected, Returned
 from .fate import Fate, fate_of
+from .place import Place
+from .settings import Settings
 
 log = structlog.get_logger()
 
@@ -38,6 +40,8 @@ class Claim:
     attempt: OpenAttempt | None = None
     failures: int = 0
     """Earlier attempts that failed."""
+    passed: str = ""
+    """Which other model has passed the job on, and why."""
     bill: Callable[[], Cost | None] = lambda: None
     """What the delivery has cost until now."""
     ended: bool = False
@@ -47,23 +51,24 @@ class Claim:
 class Settler:
     """Turns the error that ended a delivery's work into its settlement."""
 
-    def __init__(
-        self, store: Store, run: str, max_attempts: int, retry_delay_s: float, watch: Callable[[Event], None]
-    ) -> None:
+    def __init__(self, store: Store, run: str, settings: Settings, watch: Callable[[Event], None]) -> None:
         self._store = store
         self._receipts = Receipts(store)
         self._attempts = Attempts(store)
         self._committer = Committer(store)
         self._run = run
-        self._max_attempts = max_attempts
-        self._retry_delay_s = retry_delay_s
+        self._max_attempts = settings.max_attempts
+        self._retry_delay_s = settings.retry_delay_s
         self._watch = watch
+        self._place = Place.of(settings)
 
     def settle(self, claim: Claim, error: Exception) -> Receipt | None:
         """Settle a delivery; returns the receipt of a round that has ended, whoever ended it.
 
         Raises what makes that impossible: the delivery then comes back when its lease ends.
         """
+        if claim.request and claim.request.stands_in:
+            error = self._place.seen_by_a_stand_in(error)
         match fate_of(error):
             case Fate.ENDED:
                 return self._ended(claim, error)
@@ -80,6 +85,8 @@ class Settler:
             case Fate.POSTPONE:
                 self._close(claim, "preempted", str(error))
                 self._release(claim, str(error), self._delay_s(claim.delivery.delivery_attempt))
+            case Fate.PASS_ON:
+                self._pass_on(claim, str(error))
             case Fate.HAND_BACK:
                 self._close(claim, "preempted", str(error))
                 self._release(claim, str(error), 0.0)
@@ -91,7 +98,8 @@ class Settler:
     def author(self, claim: Claim) -> Author:
         """Who ends the round, for its receipt."""
         attempt = claim.attempt.attempt.id if claim.attempt else ""
-        return Author(self._run, attempt, claim.failures + (claim.attempt is not None), claim.bill)
+        route = self._place.route(claim.request, claim.passed)
+        return Author(self._run, attempt, claim.failures + (claim.attempt is not None), claim.bill, route)
 
     def close_preempted(self, claim: Claim) -> None:
         """Of a commit that did not end before its worker had to: it costs nothing."""
@@ -145,13 +153,26 @@ class Settler:
             self._reject(claim, GaveUp(reason))
         return None
 
+    def _pass_on(self, claim: Claim, reason: str) -> None:
+        """The record tells workers of the same model not to try, and others why the job came to them.
+
+        The delay doubles with each delivery, and the run does not wait for it: a job that nobody can make keeps no GPU awake.
+        """
+        assert claim.request is not None
+        job, model = claim.request.of_round, self._place.model
+        known = self._attempts.history(*job)
+        if not any(attempt.end == "passed" and attempt.model == model for attempt in known):
+            claim.attempt = claim.attempt or self._attempts.open(*job, self._run, utc_now(), model)
+            self._close(claim, "passed", reason)
+        self._release(claim, reason, self._delay_s(claim.delivery.delivery_attempt), passed=True)
+
     def _delay_s(self, tries: int) -> float:
         return min(self._retry_delay_s * 2.0 ** min(tries - 1, 20), MAX_RETRY_DELAY_S)
 
-    def _release(self, claim: Claim, reason: str, delay_s: float) -> None:
+    def _release(self, claim: Claim, reason: str, delay_s: float, *, passed: bool = False) -> None:
         claim.delivery.release(delay_s)
         batch, job = claim.request.name if claim.request else ("", "")
-        self._watch(Returned(batch, job, reason, delay_s))
+        self._watch(Returned(batch, job, reason, delay_s, passed))
 
     def _reject(self, claim: Claim, error: Exception) -> None:
         """Leave a record that a publisher can find, then the dead letter: the message must not come back."""

@@ -82,7 +82,8 @@ class Worker:
         """wait_for_others: stay until deliveries that other workers hold are settled too."""
         self.id = f"{utc_now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
         self._store, self._settings, self._outside_watch = store, settings, watch
-        self._started_at, self._tally = utc_now(), Tally()
+        self._started_at, tally = utc_now(), Tally()
+        self._tally = tally
         self._meter = Meter(machine_price(settings.price, settings.prices), age_ns=process_age_ns())
         self._remotes = remotes or Remotes()
         limits = Limits(settings.stall_s, settings.load_timeout_s)
@@ -97,23 +98,23 @@ class Worker:
         self._notifier = Notifier.of(settings, web)
         self._attempts, self._keyframes, self._committer = Attempts(store), Keyframes(store), Committer(store)
         self._drawing = Drawing(self._remotes, self._keyframes, Clips(store, self.id, prices), models[settings.model])
-        self._settler = Settler(store, self.id, settings.max_attempts, settings.retry_delay_s, self._watch)
+        self._settler = Settler(store, self.id, settings, self._watch)
         self._leases = LeaseKeeper(settings.stall_s, self._renderer.quiet_s)
         self._lookout = Lookout(store, settings.cancel_check_s, self._rendering, self._cancel)
-        situation = Situation(self._wait_for_room, self._busy, lambda: self._leaving.is_set(), self._lookout.hold)
+        self._leaving = threading.Event()
+        now = Situation(self._wait_for_room, self._busy, self._leaving.is_set, self._lookout.hold, tally.passed_on)
         idling = Idling(
             settings.idle_timeout_s,
             settings.max_wait_s,
             start_s=partial(self._cold_start_s, models[settings.model]),
             idled_s=lambda: self._meter.booked_s("idle"),
         )
-        self._claims = Claims(queue, situation, self._watch, idling=idling, wait_for_others=wait_for_others)
+        self._claims = Claims(queue, now, self._watch, idling=idling, wait_for_others=wait_for_others)
         self._chronicle = Chronicle(self.id, queue, store, settings, self._notifier, self._tally, self._report)
         self._scratch = Scratch(settings.scratch)
         self._changed = threading.Condition()
         self._under_way: set[UnderWay] = set()
         self._commit_stage = threading.Lock()
-        self._leaving = threading.Event()
         self._why = ""
         self._unavailable = False
 
@@ -167,7 +168,7 @@ class Worker:
                 return self._committer.adopt(request, spec, mine.scratch, author, tick=mine.lease.progress)
         self._limits.in_time(request.job)
         mine.work = self._admission.work(request, self._renderer, mine.scratch)
-        mine.claim.failures = mine.work.failures
+        mine.claim.failures, mine.claim.passed = mine.work.failures, mine.work.passed
         self._afford(mine, mine.work)
         film = self._render(mine, mine.work)
         with self._committing(mine):
@@ -185,7 +186,7 @@ class Worker:
 
     def _render(self, mine: UnderWay, work: Work) -> Film:
         batch, job = work.request.name
-        opened = mine.claim.attempt = self._attempts.open(batch, job, work.request.round, self.id, utc_now())
+        opened = mine.claim.attempt = self._attempts.open(*work.request.of_round, self.id, utc_now(), work.spec.name)
         reused, alone = len(work.have), work.failures > 0
         self._watch(Claimed(batch, job, len(work.plan.recipes), reused, work.plan.frames, alone))
         made = 0
@@ -380,7 +381,6 @@ class Worker:
         return RunReport(
             run=self.id,
             state=state,
-            wake=self._settings.wake_id,
             started_at=self._started_at,
             ended_at=utc_now(),
             why=self._why,
@@ -388,6 +388,7 @@ class Worker:
             renderer_restarts=self._renderer.restarts,
             notified=self._notifier.notified,
             not_notified=self._notifier.not_notified,
+            **self._settings.place,
             machine=self._settings.machine,
             **self._tally.figures(),
             **self._meter.statement().figures(),

@@ -3,6 +3,7 @@
 LauncherError
 ├── LauncherUnavailable   it did not answer, or not in time: what it was asked for may have been done
 └── Refused               it was not done
+    ├── NoneMay           nothing may be started now: when it may be is known
     ├── QuotaExceeded     there are no machines, or too many requests: later, perhaps
     └── NotAllowed        we may not, or what should be started is not there: a person must mend that
 """
@@ -28,6 +29,14 @@ class Refused(LauncherError):
     """Raised when nothing was started, for certain. `retry_s`: seconds for which asking again is of no use."""
 
     retry_s = 0.0
+
+
+class NoneMay(Refused):
+    """Raised when nothing may be started, by a launcher that keeps its own pauses: `retry_s` is no guess."""
+
+    def __init__(self, message: str, retry_s: float) -> None:
+        self.retry_s = retry_s
+        super().__init__(message)
 
 
 class QuotaExceeded(Refused):
@@ -78,7 +87,8 @@ class Launcher(Protocol):
     def start(self, count: int, wake: str, reason: str) -> Sequence[str]:
         """Start workers (`count` from 1), and return their ids: fewer than were asked for when some were refused.
 
-        wake: the id of the decision. Every worker gets it as NIGHTREEL_WAKE_ID, and `executions` tells it again. A call is
+        wake: the id of the decision. Every worker gets it as NIGHTREEL_WAKE_ID, and `executions` tells it again; it gets
+        the reason as NIGHTREEL_ROUTE, which the receipts of a backend's workers tell. A call is
         made once for each id; it must not be repeated by the launcher itself where that could start a worker twice.
         Raises Refused only when none was started, LauncherUnavailable when some may have been.
         """

@@ -24,7 +24,7 @@ CALL_S = 15.0  # that an answer may take
 ALL_S = 30.0  # after which no more workers of one start are asked for: the next look asks for the rest
 KEPT_S = 3600.0  # that an execution is told of after its end
 PAGE = 100
-WAKE = "NIGHTREEL_WAKE_ID"
+WAKE, ROUTE = "NIGHTREEL_WAKE_ID", "NIGHTREEL_ROUTE"
 QUOTA_S = 300.0  # what a quota takes to be free again is not told; it is not seconds
 LOG_IN = (
     "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a service account's key file"
@@ -57,7 +57,7 @@ class CloudRun:
         begin = time.monotonic()
         while len(started) < count and time.monotonic() - begin < ALL_S:
             try:
-                started.append(self._run(wake))
+                started.append(self._run(wake, reason))
             except (QuotaExceeded, NotAllowed):
                 if started:
                     break
@@ -83,10 +83,9 @@ class CloudRun:
             except exceptions.NotFound as exc:
                 raise NotAllowed(f"there is no worker {id} of {self.job}; see: nightreel workers") from exc
 
-    def _run(self, wake: str) -> str:
-        environment = [
-            run_v2.EnvVar(name=name, value=value) for name, value in {**self._environment, WAKE: wake}.items()
-        ]
+    def _run(self, wake: str, reason: str) -> str:
+        told = {**self._environment, WAKE: wake, ROUTE: reason}
+        environment = [run_v2.EnvVar(name=name, value=value) for name, value in told.items()]
         override = run_v2.RunJobRequest.Overrides.ContainerOverride(env=environment)
         overrides = run_v2.RunJobRequest.Overrides(container_overrides=[override], task_count=1)
         with self._translated("start it", "roles/run.jobsExecutorWithOverrides"):

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -24,15 +25,20 @@ def launcher_kind(settings: Settings, policy: PolicySettings) -> Literal["none",
     return policy.launcher
 
 
-def open_launcher(settings: Settings, policy: PolicySettings) -> Launcher | None:
-    """None when nothing is to start workers. Raises NotAllowed for settings that do not suffice, and for a missing extra."""
+def open_launcher(
+    settings: Settings, policy: PolicySettings, told: Mapping[str, str] = MappingProxyType({}), name: str = ""
+) -> Launcher | None:
+    """None when nothing is to start workers. told: more variables for workers; name: the backend's, which keeps logs apart.
+
+    Raises NotAllowed for settings that do not suffice, and for a missing extra.
+    """
     match launcher_kind(settings, policy):
         case "process":
             from .process import Processes
 
-            return Processes(_logs(settings), _environment(settings, policy))
+            return Processes(_logs(settings) / name, {**_environment(settings, policy), **told})
         case "cloudrun":
-            return _cloudrun(settings, policy)
+            return _cloudrun(settings, policy, told)
         case "none":
             if policy.nightly:
                 raise NotAllowed(
@@ -41,7 +47,7 @@ def open_launcher(settings: Settings, policy: PolicySettings) -> Launcher | None
     return None
 
 
-def _cloudrun(settings: Settings, policy: PolicySettings) -> Launcher:
+def _cloudrun(settings: Settings, policy: PolicySettings, told: Mapping[str, str]) -> Launcher:
     project = policy.project or _project(settings.queue_url)
     given = {"PROJECT": project, "REGION": policy.region, "JOB": policy.job}
     if missing := [f"NIGHTREEL_DISPATCHER_{name}" for name, value in given.items() if not value]:
@@ -50,7 +56,7 @@ def _cloudrun(settings: Settings, policy: PolicySettings) -> Launcher:
         from .cloudrun import CloudRun
     except ImportError as exc:
         raise NotAllowed(f"the launcher cloudrun needs {exc.name}: pip install 'nightreel[cloudrun]'") from exc
-    return CloudRun(project, policy.region, policy.job, _told(policy))
+    return CloudRun(project, policy.region, policy.job, {**_told(policy), **told})
 
 
 def _project(queue_url: str) -> str:

@@ -46,7 +46,7 @@ class Processes:
     name = "process"
 
     def __init__(self, folder: Path, environment: Mapping[str, str], command: Sequence[str] = WORK) -> None:
-        """folder: for logs. environment: all that workers get; NIGHTREEL_WAKE_ID is added."""
+        """folder: for logs. environment: all that workers get; NIGHTREEL_WAKE_ID and NIGHTREEL_ROUTE are added."""
         self._folder, self._environment, self._command = folder, environment, command
         self._children: list[subprocess.Popen[bytes]] = []
 
@@ -99,7 +99,7 @@ class Processes:
             _write(log, _Note(wake=wake, started_at=now))
             hidden.rename(log)
             try:
-                child = self._spawn(file.fileno(), wake)
+                child = self._spawn(file.fileno(), {"NIGHTREEL_WAKE_ID": wake, "NIGHTREEL_ROUTE": reason})
             except OSError:
                 _forget(log)
                 raise
@@ -107,11 +107,11 @@ class Processes:
         _write(log, _Note(wake=wake, started_at=now, pid=child.pid))
         return id_
 
-    def _spawn(self, output: int, wake: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, output: int, told: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """In a session of its own: the signals of a terminal do not reach it."""
         return subprocess.Popen(
             self._command,
-            env={**self._environment, "NIGHTREEL_WAKE_ID": wake},
+            env={**self._environment, **told},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,191 @@
+"""Backends that die, with real workers and a real server: the next one goes on, and each job ends once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from house import House, job, until, verdict
+
+from nightreel_dispatcher.board import BackendState
+from nightreel_dispatcher.breaker import Breaker
+from nightreel_dispatcher.opening import open_fleet
+from nightreel_dispatcher.policy_settings import PolicySettings
+from nightreel_dispatcher.settings import DispatcherSettings
+from nightreel_queue.job import Job
+from nightreel_worker.settings import Settings
+
+MODELS = """
+[painter]
+source = "testcard"
+megapixels = 0.004
+[sketcher]
+source = "testcard"
+megapixels = 0.004
+stands_in_for = ["painter"]
+options = {seconds_per_keyframe = 1}
+"""
+
+BACKENDS = """
+[local]
+launcher = "process"
+model = "sketcher"
+retries = 0
+pause_s = 12
+health = "http://127.0.0.1:{port}/"
+
+[cloud]
+launcher = "process"
+model = "painter"
+price = "1.5"
+"""
+
+
+@dataclass
+class Office:
+    """A dispatcher with two backends; the first one's source is a server that can be killed."""
+
+    house: House
+    port: int
+    server: subprocess.Popen[bytes] | None = None
+    asked: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        folder = self.house.folder
+        (folder / "models.toml").write_text(MODELS)
+        (folder / "backends.toml").write_text(BACKENDS.format(port=self.port))
+        settings = Settings(
+            queue=self.house.places.queue_url,
+            store=self.house.places.store_url,
+            models=folder / "models.toml",
+            model="painter",
+        )
+        policy = PolicySettings(max_wait_s=0, ask_every_s=1, backends=folder / "backends.toml")
+        self.desk, self.waker, self.fleet = open_fleet(settings, DispatcherSettings(), policy, None)
+
+    def up(self) -> None:
+        program = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(self.port)]
+        self.server = subprocess.Popen(
+            program, cwd=Path(__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        until(lambda: answers(self.port), "the server")
+
+    def down(self) -> None:
+        if self.server is not None:
+            self.server.kill()
+            self.server.wait()
+
+    def enqueue(self, *names: str) -> None:
+        self.asked += names
+        self.house.enqueue(*(wanted(name) for name in names))
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Look as `nightreel serve` would, until something has happened."""
+
+        def look() -> object:
+            self.waker.look("test")
+            time.sleep(0.1)
+            return condition()
+
+        until(look, what)
+
+    def all_ended(self) -> bool:
+        return all(self.house.has_ended(name) for name in self.asked) and not any(
+            each.is_up for each in self.fleet.executions()
+        )
+
+    def state(self, name: str) -> BackendState:
+        return self.fleet.board().state(name)
+
+    def routes(self) -> dict[str, str]:
+        return {name: self.house.receipt(name).route for name in self.asked}
+
+    def workers(self, backend: str) -> list[int]:
+        """Pids of all that were started there, newest last."""
+        notes = sorted((self.house.folder / "out/.nightreel/workers" / backend).glob("*.json"))
+        return [int(json.loads(note.read_text())["pid"]) for note in notes]
+
+    def close(self) -> None:
+        self.down()
+        for backend in ("local", "cloud"):
+            for pid in self.workers(backend):
+                with suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+        self.desk.close()
+
+
+@pytest.fixture
+def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
+    house = House(tmp_path)
+    for name in ("MODELS", "SCRATCH", "X264_PRESET", "RETRY_DELAY_S", "CANCEL_CHECK_S"):
+        monkeypatch.setenv(f"NIGHTREEL_{name}", house.environment[f"NIGHTREEL_{name}"])
+    office = Office(house, free_port())
+    yield office
+    office.close()
+    house.close()
+
+
+def wanted(name: str) -> Job:
+    return job(name, f"a picture of {name}", render={"model": "painter"})
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def test_a_backend_whose_source_or_worker_is_killed_is_followed_by_the_next_and_gets_its_work_back(
+    office: Office,
+) -> None:
+    office.up()
+    office.enqueue("a", "b", "c", "d", "e", "f")
+    office.until(lambda: office.house.has_ended("a"), "the first film")
+
+    # When its server dies, its worker is told to leave, and the next backend goes on
+    office.down()
+    office.until(office.all_ended, "the films of both")
+
+    routes = office.routes()
+    assert routes["a"] == "local (sketcher) for painter"
+    assert routes["f"].startswith("cloud (painter) instead of local (sketcher): local did not answer since ")
+    assert {route.partition(" ")[0] for route in routes.values()} == {"local", "cloud"}
+    assert office.state("local").breaker.opened == 1
+    assert office.state("cloud").breaker.failures == 0
+    assert len(office.workers("local")) == len(office.workers("cloud")) == 1
+
+    # When it answers again, one worker tries it, and closes its breaker
+    office.up()
+    office.until(lambda: office.state("local").health.ok, "a good answer")
+    until(lambda: office.state("local").breaker.state(time.time()) == "half-open", "the end of its pause")
+    office.enqueue("g")
+    office.until(office.all_ended, "a film of the first again")
+    assert office.routes()["g"] == "local (sketcher) for painter"
+    assert office.state("local").breaker == Breaker()
+
+    # When its worker is killed, what that had is made by the next backend
+    office.enqueue("h", "i", "j", "k")
+    office.until(lambda: office.house.has_ended("h"), "another film of the first")
+    os.kill(office.workers("local")[-1], signal.SIGKILL)
+    office.until(office.all_ended, "the last films")
+    failed = "cloud (painter) instead of local (sketcher): it failed once: its worker failed: "
+    assert office.routes()["k"].startswith(failed)
+    assert (len(office.workers("local")), len(office.workers("cloud"))) == (3, 2)
+
+    verdict(office.house, *office.asked)
+    assert [attempt.end for attempt in office.house.attempts("a")] == ["done"]
