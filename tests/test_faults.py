@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -118,13 +121,27 @@ def test_a_hung_renderer_is_replaced_and_only_the_hung_job_pays(house: House) ->
     assert house.processes() == []
 
 
+def freeze(pid: int, house: House) -> None:
+    """Stop a worker, but not in the middle of a write to an SQLite queue, which would lock it for all."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            for file in house.folder.rglob("queue.db"):
+                with contextlib.closing(sqlite3.connect(file, timeout=0)) as queue:
+                    queue.execute("BEGIN IMMEDIATE").connection.rollback()
+            return
+        except sqlite3.OperationalError:
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.01)
+
+
 def test_the_lease_of_a_hung_job_runs_out(house: House) -> None:
     # Given a worker that would not notice a hang for an hour, but whose stage counts as quiet after a second
     house.enqueue(job("hung", "hang once"))
     stuck = house.start(stall_s="1")
     until((house.folder / "hang-once.done").exists, "the renderer to hang", stuck)
     # When the whole worker stops, watchdog and all, another one gets the job after the lease, and ends it
-    os.kill(stuck.pid, signal.SIGSTOP)
+    freeze(stuck.pid, house)
     run = house.work_all()
 
     assert run.code == 0
