@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from markupsafe import Markup
 
 from ..backend_lines import Line, lines
 from ..board import Board
-from ..fleet import Fleet
+from ..fleet import Fleet, trouble
 from .door import ROOT
 from .forms import Form, text
 from .pages import changed, live, page, part
@@ -97,8 +98,17 @@ def _body(request: Request, shelf: Shelf) -> tuple[Markup, str]:
     board = fleet.board() if several else fleet.glance()
     found = lines(fleet, board)
     said = headline(found)
-    known = {"said": said, "lines": found, "bars": bars(found), "prefer": _preference(board, fleet), "several": several}
-    return part(request, "_backends.html", **known), said
+    body = part(
+        request,
+        "_backends.html",
+        said=said,
+        lines=found,
+        troubles={line.name: trouble(board.state(line.name).breaker, time.time()) for line in found},
+        bars=bars(found),
+        prefer=_preference(board, fleet),
+        several=several,
+    )
+    return body, said
 
 
 def _preference(board: Board, fleet: Fleet) -> object:
