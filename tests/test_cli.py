@@ -253,11 +253,11 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         ("enqueue no-model.yaml", "render.model: no model testcrad; did you mean testcard?"),
         (
             "render films.yaml --model x",
-            "NIGHTREEL_MODEL: no model x; there are comfyui-schnell, faulty, flux-dev, flux-schnell, pocket, testcard",
+            "NIGHTREEL_MODEL: no model x; there are comfyui-schnell, faulty, flux-dev, flux-schnell, gemini-veo, gemini-veo-fast, pocket, testcard",
         ),
         (
             "work --model puffin",
-            "NIGHTREEL_MODEL: no model puffin; there are comfyui-schnell, faulty, flux-dev, flux-schnell, pocket, testcard",
+            "NIGHTREEL_MODEL: no model puffin; there are comfyui-schnell, faulty, flux-dev, flux-schnell, gemini-veo, gemini-veo-fast, pocket, testcard",
         ),
     ],
 )

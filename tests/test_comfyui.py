@@ -137,7 +137,7 @@ def test_two_servers_share_the_keyframes_of_one_job(pair: list[Comfy], source: C
     assert sorted(pair[0].log("drawn") + pair[1].log("drawn")) == names
     assert all(len(server.log("drawn")) >= 2 for server in pair)
     assert {each.place for each in found} == {"cuda:0 Test Card"}
-    assert all(each.png.startswith(b"\x89PNG") and b"class_type" not in each.png for each in found)
+    assert all(each.content.startswith(b"\x89PNG") and b"class_type" not in each.content for each in found)
     assert ticks >= len(names)
 
 
@@ -146,14 +146,14 @@ def test_a_given_picture_is_uploaded_and_drawn_over(
 ) -> None:
     given = tmp_path / "given"
     plain, *_ = source(pair[0]).keyframes([recipe("a boat")], {}, lambda: None)
-    given.write_bytes(plain.png)
+    given.write_bytes(plain.content)
     over = recipe("a boat", start=Start("abc", 0.5))
 
     [kept] = source(pair[0]).keyframes([recipe("a boat", start=Start("abc", 0.0))], {"abc": given}, lambda: None)
     [half] = source(pair[0]).keyframes([over], {"abc": given}, lambda: None)
 
     assert over.evaluations == 2
-    assert len({plain.png, kept.png, half.png}) == 3
+    assert len({plain.content, kept.content, half.content}) == 3
 
 
 def test_what_was_drawn_before_is_found_again_and_not_drawn_twice(

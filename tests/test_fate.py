@@ -16,6 +16,7 @@ from nightreel_pipelines.errors import (
     DrawingFailed,
     EncoderFailed,
     FilmFailed,
+    InDoubt,
     OutOfMemory,
     PipelineError,
     SourceAway,
@@ -67,6 +68,7 @@ FATES = [
     # pipelines
     (Unrenderable("too long a prompt"), Fate.FAIL),
     (OutOfMemory("not enough memory for a keyframe of 2048x2048"), Fate.FAIL),
+    (InDoubt("its order was not answered"), Fate.FAIL),
     (Cancelled(), Fate.ENDED),
     (FilmFailed("once"), Fate.RETRY),
     (EncoderFailed("ffmpeg ended early"), Fate.RETRY),
@@ -109,6 +111,10 @@ NEVER_AT_THE_LOOP = {
     "NoneMay": "as LauncherError",
     "QuotaExceeded": "as LauncherError",
     "NotAllowed": "as LauncherError",
+    "NoMachine": "as LauncherError; the launcher of pods tries the next GPU first",
+    "NoSuchPod": "as LauncherError",
+    "Unfit": "as LauncherError",
+    "NoPod": "`nightreel pods work` tells it",
     "NoFigures": "the waker tells it",
     "CannotServe": "`nightreel serve` tells it",
     "NotProven": "the dispatcher answers with it",
@@ -131,6 +137,7 @@ NEVER_AT_THE_LOOP = {
     "CalledOff": "as ServerError; what called it off is raised",
     "NoPng": "ComfyUI's server turns it into Unrenderable",
     "BrokenPng": "ComfyUI's server turns it into a ServerError",
+    "_BusyError": "Gemini's source waits, and turns it into SourceAway",
     "_AgainError": "`Renderer.render` starts again on it",
 }
 

@@ -351,7 +351,7 @@ def test_workers_get_none_of_the_dispatchers_settings(tmp_path: Path, monkeypatc
         ({"zone": "Europe/Atlantis"}, "must be a time zone, such as Europe/Berlin"),
         ({"zone": "Europe"}, "must be a time zone"),
         ({"nightly": "2 o'clock"}, "write HH:MM, such as 02:00"),
-        ({"launcher": "kubernetes"}, "'process' or 'cloudrun'"),
+        ({"launcher": "kubernetes"}, "'process', 'cloudrun' or 'runpod'"),
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(settings: dict[str, str], why: str) -> None:

@@ -115,6 +115,7 @@ def admits(requirement: Requirement, pinned: dict[str, str]) -> bool:
         ("gcp", "requirements.txt"),
         ("metrics", "requirements.txt"),
         ("gcp", "requirements-dispatcher.txt"),
+        ("gemini", "requirements-dev.txt"),
         ("cloudrun", "requirements-dispatcher.txt"),
         ("serve", "requirements-dispatcher.txt"),
         ("serve", "requirements-dev.txt"),

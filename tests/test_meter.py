@@ -43,6 +43,7 @@ class Shadow:
     stages: Counter[str] = field(default_factory=Counter)
     spent: Counter[int] = field(default_factory=Counter)
     bills: dict[int, tuple[Cost, int]] = field(default_factory=dict)
+    paid: int = 0
     receipts: list[Cost] = field(default_factory=list)
     on_receipts_ns: int = 0
     lost_ns: int = 0
@@ -108,6 +109,14 @@ def close(key: int, written: bool) -> Step:
     return step
 
 
+def pay(key: int, micro_usd: int) -> Step:
+    def step(meter: Meter, shadow: Shadow) -> None:
+        meter.pay(key, micro_usd)
+        shadow.paid += micro_usd
+
+    return step
+
+
 def phase(name: Phase) -> Step:
     def step(meter: Meter, shadow: Shadow) -> None:
         meter.phase(name)
@@ -121,6 +130,7 @@ steps = st.one_of(
     st.builds(leave, st.sampled_from(STAGES), keys),
     st.builds(bill, keys),
     st.builds(close, keys, st.booleans()),
+    st.builds(pay, keys, st.integers(0, 5_000_000)),
     st.builds(phase, st.sampled_from(("idle", "drain"))),
 )
 
@@ -153,7 +163,8 @@ def test_in_any_order_each_nanosecond_is_booked_once_and_all_adds_up(
     # And so do the dollars, to a millionth
     told = spent.figures()
     assert sum(micro(cost.usd) for cost in shadow.receipts) + micro(told["shared_usd"]) == micro(told["usd"])
-    assert micro(told["usd"]) == pytest.approx(spent.seconds * usd_per_s * 1e6, abs=1)
+    assert micro(told["clips_usd"]) == shadow.paid >= sum(micro(cost.clips_usd) for cost in shadow.receipts)
+    assert micro(told["usd"]) - shadow.paid == pytest.approx(spent.seconds * usd_per_s * 1e6, abs=1)
     assert told["shared_usd"] >= 0
 
 
@@ -194,6 +205,21 @@ def test_loading_and_importing_are_the_runs_own_even_while_a_job_waits_for_them(
 
     assert meter.statement().stages_s == {"import": 4.0, "load": 5.0, "render": 1.0}
     assert meter.spent_s("a") == 1.0
+
+
+def test_a_clip_stands_on_the_receipt_of_the_job_that_it_was_bought_for() -> None:
+    clock = Clock()
+    meter = Meter(DOLLAR_A_SECOND, clock)
+    meter.enter("film", "a")
+    clock.ns += S
+    meter.pay("a", 1_600_000)
+    meter.pay("lost", 600_000)
+
+    assert meter.bill("a") == Cost(seconds=1.0, usd=2.6, price="dear", clips_usd=1.6)
+    meter.close("a", billed=True)
+    meter.close("lost", billed=False)
+    spent = meter.statement()
+    assert (spent.usd, spent.clips_usd, spent.jobs_usd, spent.shared_usd) == (3.2, 2.2, 2.6, 0.6)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def test_a_model_that_says_nothing_else_takes_four_steps_and_eight_at_most() -> 
     assert {(models[name].steps, models[name].max_steps) for name in ("pocket", "flux-schnell", "testcard")} == {(4, 8)}
     assert own_steps(models) == {
         "pocket": 4, "flux-schnell": 4, "flux-dev": 28, "comfyui-schnell": 4, "testcard": 4,
+        "gemini-veo": 1, "gemini-veo-fast": 1,
     }  # fmt: skip
 
 

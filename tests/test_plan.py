@@ -271,6 +271,7 @@ FULL = dataclasses.replace(
     toward=Toward("a moon", seed=6, at=0.5),
     start=Start("abc", strength=0.5, warp=WARP, colors="def"),
     control=Control("pose", "abc", scale=0.7, start=0.0, end=0.65, revision="def"),
+    clip_s=8,
     max_sequence_length=512,
 )
 
@@ -293,13 +294,13 @@ def variants(value: Any) -> Iterator[Any]:
 def test_every_field_of_a_recipe_changes_its_fingerprint() -> None:
     others = list(variants(FULL))
 
-    assert len(others) == 31
-    assert len({recipe.fingerprint for recipe in [FULL, *others]}) == 32
+    assert len(others) == 32
+    assert len({recipe.fingerprint for recipe in [FULL, *others]}) == 33
 
 
 def test_a_recipe_without_what_was_thought_of_later_is_what_it_was_before() -> None:
     """Else every stored keyframe would be made anew."""
-    plain = dataclasses.replace(FULL, toward=None, start=None, control=None, max_sequence_length=None)
+    plain = dataclasses.replace(FULL, toward=None, start=None, control=None, max_sequence_length=None, clip_s=None)
 
     assert plain.fingerprint == RECIPE.fingerprint
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from fake_runpod import A5000, KEY, L4, RTX_3090, FakeRunPod, Fault
+from launcher_contract import Ground, LauncherContract, ended
 from pydantic import SecretStr, ValidationError
 from web_servers import Server, drips
 
@@ -98,6 +100,7 @@ def test_a_pod_is_asked_for_as_the_api_documents_it(runpod: FakeRunPod, launcher
                 "NIGHTREEL_WEIGHTS": "/weights",
                 "NIGHTREEL_MAX_WAIT_S": "900",
                 "NIGHTREEL_WAKE_ID": WAKE,
+                "NIGHTREEL_ROUTE": "because",
                 "NIGHTREEL_PRICE": "0.46",
                 "NIGHTREEL_RUNPOD_ENDPOINT": runpod.url,
                 "NIGHTREEL_RUNPOD_GOOGLE_KEY": "{{ RUNPOD_SECRET_google }}",
@@ -522,3 +525,44 @@ def test_a_key_is_needed_and_runpods_own_variable_will_do(monkeypatch: pytest.Mo
 
     monkeypatch.setenv("RUNPOD_API_KEY", KEY)
     assert RunPodSettings().key == KEY
+
+
+@dataclass(slots=True)
+class OfPods:
+    """A server of RunPod's, whose pods are rows."""
+
+    runpod: FakeRunPod
+    opened: Callable[[], RunPod]
+    launcher: RunPod
+
+    def again(self) -> RunPod:
+        return self.opened()
+
+    def nothing_can_be_started(self) -> None:
+        for card in self.runpod.cards.values():
+            card.left = 0
+
+    def end(self, id: str) -> None:
+        """Its own front deletes it."""
+        self.runpod.act(id, "terminate")
+
+    def fail(self, id: str) -> None:
+        self.runpod.pods[id]["status"] = "ERROR"
+
+    def environment(self, id: str) -> Mapping[str, str]:
+        sent = self.runpod.pods[id]["env"]
+        return {name: sent[name] for name in ("NIGHTREEL_WAKE_ID", "NIGHTREEL_ROUTE", "NIGHTREEL_MAX_WAIT_S")}
+
+
+class TestPodsAsALauncher(LauncherContract):
+    @pytest.fixture
+    def ground(self, runpod: FakeRunPod, launcher: Open, monkeypatch: pytest.MonkeyPatch) -> OfPods:
+        monkeypatch.setattr("nightreel_dispatcher.launchers.runpod.FRESH_S", 0.0)
+        return OfPods(runpod, launcher, launcher())
+
+    def test_one_that_died_is_told_of_with_its_last_words(self, ground: Ground) -> None:
+        """RunPod keeps no words of a pod; that it failed is told all the same."""
+        [id_] = ground.launcher.start(1, "wake-1", "night")
+        ground.fail(id_)
+
+        assert ended(ground.launcher, id_).state == "failed"

@@ -616,7 +616,7 @@ def test_serving_starts_workers_that_leave_by_themselves_and_no_second_one_for_t
         # Then it is told, and the dispatcher has started two workers in all
         assert [start.outcome for start in Starts(house.store).read()[0].starts] == ["worked", "worked"]
         assert served.client.get("/").json()["looked"]["words"] == "nothing waits"
-        assert "nothing waits" in served.client.get("/", headers={"Accept": "text/html"}).text
+        assert "Nothing waits (looked" in served.client.get("/console/").text
         logs = list((house.folder / "out/.nightreel/workers").glob("*.log"))
         assert len(logs) == 2
 

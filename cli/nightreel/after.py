@@ -19,13 +19,16 @@ from rich.table import Column, Table
 from nightreel_dispatcher.again import ask_again
 from nightreel_dispatcher.looked import last
 from nightreel_dispatcher.looking import call_off, known_batch, no_job
+from nightreel_pipelines.models import load_models
 from nightreel_queue.connect import open_queue
+from nightreel_queue.job import Job
 from nightreel_storage.attempts import Attempts
 from nightreel_storage.base import Store
 from nightreel_storage.batches import Asked, Batch, Batches
 from nightreel_storage.connect import open_store
 from nightreel_storage.holds import Holds
 from nightreel_storage.receipts import AlreadyEnded, Receipts, State
+from nightreel_worker.clips import give_up_orders
 
 from .common import EXIT_BAD_INPUT, JsonFlag, QueueFlag, StoreFlag, complain, errors_in_one_line, settings_with
 
@@ -140,6 +143,12 @@ def retry(
     without_limits: Annotated[
         bool, typer.Option("--without-limits", help="Lift the limits that the jobs themselves set.")
     ] = False,
+    resubmit: Annotated[
+        bool,
+        typer.Option(
+            "--resubmit", help="Order clips anew that were ordered and have not come: they are paid for again."
+        ),
+    ] = False,
     queue: QueueFlag = None,
     store: StoreFlag = None,
 ) -> None:
@@ -150,9 +159,14 @@ def retry(
         known = known_batch(kept, batch)
         wanted = [job] if job else [r.job for r in Receipts(kept).list(batch) if r.state != "done"]
         messages = ask_again(kept, known, wanted, without_limits=without_limits)
+        models = load_models(settings.models) if resubmit else {}
+        given_up = sum(
+            give_up_orders(kept, Job.model_validate_json(each.body), models) for each in messages if resubmit
+        )
         with contextlib.closing(open_queue(settings.queue_url, make=False)) as waiting:
             waiting.publish(messages)
-    print(f"{len(messages)} jobs of {batch} enqueued again" if messages else f"nothing in {batch} needs a retry")
+    anew = f"; {given_up} clips are ordered anew" if given_up else ""
+    print(f"{len(messages)} jobs of {batch} enqueued again{anew}" if messages else f"nothing in {batch} needs a retry")
 
 
 def statuses(store: Store, batch: Batch) -> Iterator[JobStatus]:

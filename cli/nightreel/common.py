@@ -19,6 +19,7 @@ from nightreel_dispatcher.policy_settings import PolicySettings
 from nightreel_dispatcher.settings import DispatcherSettings
 from nightreel_pipelines.comfyui.settings import ComfyuiSettings
 from nightreel_pipelines.errors import PipelineError
+from nightreel_pipelines.gemini import GeminiSettings
 from nightreel_queue.errors import InvalidJob, QueueError, QueueUnavailable
 from nightreel_storage.errors import StoreError, StoreUnavailable
 from nightreel_worker.errors import BadPrice, RendererUnavailable
@@ -35,6 +36,7 @@ SETTINGS: tuple[type[BaseSettings], ...] = (
     DispatcherSettings,
     PolicySettings,
     ComfyuiSettings,
+    GeminiSettings,
     RunPodSettings,
 )
 S = TypeVar("S", bound=BaseSettings)
@@ -68,7 +70,7 @@ def settings_of(kind: type[S], **flags: Any) -> S:
 
 def remotes() -> Remotes:
     """The sources over the network, by the environment's settings. Exits as above."""
-    return Remotes({"comfyui": settings_of(ComfyuiSettings)})
+    return Remotes({"comfyui": settings_of(ComfyuiSettings), "gemini": settings_of(GeminiSettings)})
 
 
 def _wrong_setting(kind: type[BaseSettings], loc: tuple[str | int, ...], message: str, found: object) -> str:

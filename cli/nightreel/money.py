@@ -26,6 +26,9 @@ WIDE = 10_000  # a line's width where there is no terminal: names stay whole
 
 def budget(
     month: Annotated[str | None, typer.Option("--month", help="YYYY-MM (UTC); this month when left out.")] = None,
+    service: Annotated[
+        str, typer.Option("--service", help="The clips of a service, such as gemini, instead of the machines.")
+    ] = "",
     store: StoreFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -35,8 +38,10 @@ def budget(
     with errors_in_one_line():
         if month is not None and not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", month):
             raise InvalidJob([Problem(f"--month {month}: give a year and a month, such as {month_of(now)}")])
-        found = Ledger(open_store(settings.store, make=False)).read(month or month_of(now))
-    limit = micro(settings.monthly_usd) or found.limit_micro_usd
+        if service and not re.fullmatch(r"[a-z]{1,40}", service):
+            raise InvalidJob([Problem(f"--service {service}: give the source of a model, such as gemini")])
+        found = Ledger(open_store(settings.store, make=False), service=service).read(month or month_of(now))
+    limit = (0 if service else micro(settings.monthly_usd)) or found.limit_micro_usd
     if as_json:
         print(json.dumps(_as_json(found, limit, now), indent=2))
     else:

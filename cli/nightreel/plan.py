@@ -21,7 +21,7 @@ from nightreel_queue.job import Job
 from nightreel_storage.connect import open_store
 from nightreel_storage.receipts import utc_now
 from nightreel_worker.forecast import Forecast, JobForecast, forecast
-from nightreel_worker.prices import Price, find_price
+from nightreel_worker.prices import Price, find_price, load_prices
 from nightreel_worker.remotes import Remotes
 
 from .common import (
@@ -60,7 +60,8 @@ def plan(
         elsewhere = remotes()
         _check_abilities(batch.jobs, models, elsewhere)
         price_of = find_price(settings.price, settings.prices)
-        found = forecast(batch.jobs, open_store(settings.store), models, price_of, utc_now(), elsewhere)
+        prices = load_prices(settings.prices)
+        found = forecast(batch.jobs, open_store(settings.store), models, price_of, utc_now(), elsewhere, prices)
     _print_json(found, batch.batch) if as_json else _show(found)
     if max_cost is not None and found.usd > max_cost:
         complain(f"about {_usd(found.usd)}, and --max-cost is {max_cost:g}")
@@ -127,7 +128,8 @@ def _summary(found: Forecast) -> Iterator[str]:
         + "."
     )
     yield f"About {_clock(found.seconds)} on one worker, {_clock(found.around_s)} of it to start, load and leave."
-    yield f"About {_usd(found.usd)} at {_rate(found.price)}."
+    clips = f", {_usd(found.clips_usd)} of it for clips" if found.clips_usd else ""
+    yield f"About {_usd(found.usd)} at {_rate(found.price)}{clips}."
     yield f"About {found.stored_bytes / 1e6:,.0f} MB of storage."
     if found.guessed:
         yield "Partly a guess: no run in this store has measured this model at work yet; it may be off by half or double."
@@ -171,6 +173,7 @@ def _print_json(found: Forecast, batch: str) -> None:
             "verify_s": round(each.estimate.verify_s, 3),
             "seconds": round(each.seconds, 3),
             "usd": round(each.usd, 6),
+            "clips_usd": round(each.clips_usd, 6),
             "stored_bytes": each.estimate.video_bytes + each.estimate.kept_bytes,
             "basis": each.estimate.basis,
             "over": each.over,
@@ -183,6 +186,7 @@ def _print_json(found: Forecast, batch: str) -> None:
         "seconds": round(found.seconds, 3),
         "around_s": round(found.around_s, 3),
         "usd": round(found.usd, 6),
+        "clips_usd": round(found.clips_usd, 6),
         "price": found.price.name,
         "stored_bytes": found.stored_bytes,
         "runs": found.runs,

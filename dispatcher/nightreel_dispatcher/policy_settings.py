@@ -21,7 +21,7 @@ class PolicySettings(BaseSettings):
         env_prefix="NIGHTREEL_DISPATCHER_", frozen=True, extra="forbid", env_ignore_empty=True
     )
 
-    launcher: Literal["auto", "none", "process", "cloudrun"] = Field(
+    launcher: Literal["auto", "none", "process", "cloudrun", "runpod"] = Field(
         "auto", description="what starts workers; auto: processes of this machine for an SQLite queue, else nothing"
     )
     backends: Path | None = Field(

@@ -6,8 +6,12 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from nightreel_pipelines import abilities
 from nightreel_pipelines.abilities import wrong_steps
+from nightreel_pipelines.clips import description
+from nightreel_pipelines.errors import Unrenderable
 from nightreel_pipelines.models import ModelSpec, load_models, no_model, own_steps
+from nightreel_pipelines.plan import plan
 from nightreel_queue.base import Message, Queue
 from nightreel_queue.connect import open_queue
 from nightreel_queue.errors import InvalidJob, Problem
@@ -77,3 +81,18 @@ def check_models(jobs: Sequence[Job], known: Mapping[str, ModelSpec]) -> None:
     wrong = {job.id or "": wrong_steps(job, known[job.render.model or ""]) for job in jobs}
     if any(wrong.values()):
         raise InvalidJob([Problem(why, "render.steps", f"job {name}") for name, why in wrong.items() if why])
+    refused = {job.id or "": _refused(job, known[job.render.model or ""]) for job in jobs}
+    if any(refused.values()):
+        raise InvalidJob([Problem(why, place=f"job {name}") for name, why in refused.items() if why])
+
+
+def _refused(job: Job, spec: ModelSpec) -> str:
+    """Why a model of clips would not make a job: its entry tells that without asking anybody. Empty when it would."""
+    if not spec.clips:
+        return ""
+    try:
+        abilities.check(job, spec, description(spec))
+        plan(job, spec, description(spec), dict.fromkeys(job.inputs, ""))
+    except Unrenderable as exc:
+        return str(exc)
+    return ""

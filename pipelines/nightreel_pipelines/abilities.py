@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nightreel_queue.job import Job, Shot
-from nightreel_queue.motions import FeedbackMotion, kind_of
+from nightreel_queue.motions import DEFAULT_MOTION, FeedbackMotion, kind_of
 
 from .base import Abilities, Description
 from .errors import Unrenderable
@@ -18,7 +18,16 @@ def check(job: Job, spec: ModelSpec, description: Description) -> None:
         raise Unrenderable(f"render.steps: {trouble}")
     if any(shot.prompt is not None for shot in job.shots):
         _check_size(job, spec, description.abilities)
+    if spec.clips and job.render.megapixels is not None:
+        raise Unrenderable(
+            f"render.megapixels: {spec.name} makes clips of one size alone: leave it out, or take another model"
+        )
     for index, shot in enumerate(job.shots):
+        if spec.clips and shot.prompt is not None and shot.motion not in ("still", DEFAULT_MOTION):
+            raise Unrenderable(
+                f"shots[{index}].motion: {spec.name} makes clips, which move by themselves: leave it out and say the move in"
+                " the prompt, or take another model"
+            )
         _check_abilities(shot, f"shots[{index}]", spec, description.abilities)
         if shot.control is not None:
             _check_control(shot, f"shots[{index}].control", job.render.steps or spec.steps, spec, description)

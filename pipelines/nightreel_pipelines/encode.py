@@ -203,7 +203,7 @@ def _decode(video: Path, poster_frame: int, poster: Path, timeout_s: float) -> I
     jpeg = ("-q:v", str(POSTER_QUALITY), "-fflags", "+bitexact", "-flags:v", "+bitexact", "-f", "image2")
     command = (ffmpeg(), *QUIET, "-y", *strict, "-i", f"file:{video}", *hashes, *chosen, *jpeg)
     with tempfile.TemporaryFile() as said:
-        code = yield from _lines_of((*command, "-update", "1", f"file:{poster}"), said, timeout_s)
+        code = yield from lines_of((*command, "-update", "1", f"file:{poster}"), said, timeout_s)
         said.seek(0)
         complained = complaints(said.read())
     if code is None:
@@ -215,7 +215,7 @@ def _decode(video: Path, poster_frame: int, poster: Path, timeout_s: float) -> I
         raise BadVideo(f"{video.name} does not decode: {first}")
 
 
-def _lines_of(command: Sequence[str], said: IO[bytes], timeout_s: float) -> Generator[str, None, int | None]:
+def lines_of(command: Sequence[str], said: IO[bytes], timeout_s: float) -> Generator[str, None, int | None]:
     """The output of a command, line by line, then its exit code; None when it took too long."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
     too_long = threading.Timer(timeout_s, process.kill)

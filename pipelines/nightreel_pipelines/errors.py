@@ -2,7 +2,8 @@
 
 PipelineError
 ├── Unrenderable         the job can never be rendered as it is: too long a prompt, not enough memory at the smallest
-│   └── OutOfMemory      not enough memory for a picture or a prompt
+│   ├── OutOfMemory      not enough memory for a picture or a prompt
+│   └── InDoubt          nobody knows whether a service has taken an order: a person must say whether to order anew
 ├── SourceUnavailable    the model cannot be had here: weights missing, a library not installed
 ├── SourceAway           the source does not answer at the moment
 ├── DrawingFailed        drawing went wrong this time; trying again may help
@@ -25,6 +26,10 @@ class Unrenderable(PipelineError):
 
 class OutOfMemory(Unrenderable):
     """Raised when a picture or a prompt does not fit into memory; what was tried before stands in the message."""
+
+
+class InDoubt(Unrenderable):
+    """Raised when a clip may have been ordered, and paid for, without anybody knowing; trying again might pay twice."""
 
 
 class SourceUnavailable(PipelineError):

@@ -1,15 +1,17 @@
-"""Keyframes, motion and transitions -> the film's frames, one at a time."""
+"""Keyframes or clips, motion and transitions -> the film's frames, one at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise, repeat
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from nightreel_queue.motions import FeedbackMotion, Motion, WalkMotion
 
 from .camera import Camera, Pyramid, fit
 from .carry import Carry
+from .decode import decoded
 from .inbetween import Flow
 from .keyframes import Placed
 from .plan import Plan, ShotPlan
@@ -28,14 +30,29 @@ class Between(Protocol):
         ...
 
 
-def frames(plan: Plan, pictures: Pictures) -> Iterator[Picture]:
+Files = Callable[[str], Path]
+"""The file of a clip, by its fingerprint, as soon as there is one."""
+
+
+def no_files(fingerprint: str) -> Path:
+    """For films without clips. Raises LookupError."""
+    raise LookupError(f"no clip {fingerprint}")
+
+
+def frames(plan: Plan, pictures: Pictures, clips: Files = no_files) -> Iterator[Picture]:
     """Stream exactly `plan.frames` frames: uint8 (height, width, 3), RGB, contiguous, only to be read.
 
     `pictures` gives keyframes by their fingerprints and may block until they are made. Each is asked for once for each
     time that a shot has it, when the first frame that shows it is wanted. At most two of a shot are held, and dropped
-    with the last frame that shows them, so memory does not grow with the film.
+    with the last frame that shows them, so memory does not grow with the film. A clip is decoded as it is shown.
     """
-    return joined(plan, lambda shot: _shot(shot, plan, pictures))
+
+    def filmed(shot: ShotPlan) -> Iterator[Picture]:
+        if shot.kind == "clip":
+            return _clip(shot, plan, clips)
+        return _shot(shot, plan, pictures)
+
+    return joined(plan, filmed)
 
 
 def joined(plan: Plan, filmed: Callable[[ShotPlan], Iterator[Picture]]) -> Iterator[Picture]:
@@ -56,6 +73,12 @@ def _shot(shot: ShotPlan, plan: Plan, pictures: Pictures) -> Iterator[Picture]:
     if isinstance(shot.motion, WalkMotion | FeedbackMotion):
         return _many(shot, plan, pictures)
     return _one(shot, plan, pictures)
+
+
+def _clip(shot: ShotPlan, plan: Plan, clips: Files) -> Iterator[Picture]:
+    """A clip from its first frame on, as many frames as the shot has."""
+    file = clips(shot.keyframes[0].picture.fingerprint)
+    yield from decoded(file, width=plan.width, height=plan.height, fps=plan.fps, count=shot.frames)
 
 
 def _one(shot: ShotPlan, plan: Plan, pictures: Pictures) -> Iterator[Picture]:

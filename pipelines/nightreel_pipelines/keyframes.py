@@ -13,6 +13,7 @@ from nightreel_queue.job import Job, Shot
 from nightreel_queue.motions import Feedback, FeedbackMotion, Walk, WalkMotion
 
 from .base import Description
+from .clips import clip_seconds, clip_size
 from .easing import ease
 from .models import ModelSpec
 from .recipe import Control, Recipe, Start, Toward, Warp
@@ -44,14 +45,24 @@ class Keyframes:
         """`inputs` has the sha256 (hex) of the content of each of `job.inputs`."""
         self._job, self._spec, self._description, self._inputs = job, spec, description, inputs
         megapixels = job.render.megapixels or spec.megapixels
-        self._size = keyframe_size(*job.output.size, megapixels, spec.multiple)
+        self._size = (
+            clip_size(*job.output.size, megapixels)
+            if spec.clips
+            else keyframe_size(*job.output.size, megapixels, spec.multiple)
+        )
         self._seen: Counter[str] = Counter()
 
-    def of(self, shot: Shot, frames: int) -> tuple[Placed, ...]:
-        """The keyframes of a shot that is visible for `frames`, in order; the first is that of its first frame."""
+    def of(self, shot: Shot, frames: int, field: str) -> tuple[Placed, ...]:
+        """The keyframes of a shot that is visible for `frames`, in order; the first is that of its first frame.
+
+        A model that makes clips has one for the whole shot. Raises Unrenderable, for the shot that `field` names.
+        """
         if shot.image is not None:
             return (Placed(Given(shot.image, self._inputs[shot.image]), 0),)
         first = self._first(shot)
+        if self._spec.clips:
+            seconds = clip_seconds(self._spec, Fraction(frames, self._job.output.fps), field)
+            return (Placed(replace(first, clip_s=seconds), 0),)
         match shot.motion:
             case WalkMotion(walk=walk):
                 return self._walk(shot, walk, first, frames)
@@ -127,6 +138,10 @@ class Keyframes:
         occurrence = self._seen[words]
         self._seen[words] += 1
         return self._job.seed if self._job.seed_mode == "fixed" else _hashed(f"{self._job.seed}\0{words}\0{occurrence}")
+
+
+def is_clip(picture: Recipe | Given) -> bool:
+    return isinstance(picture, Recipe) and picture.clip_s is not None
 
 
 def keyframe_size(width: int, height: int, megapixels: float, multiple: int) -> tuple[int, int]:

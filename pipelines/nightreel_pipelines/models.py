@@ -18,10 +18,11 @@ from nightreel_queue.job import MAX_STEPS, STEPS
 
 from .base import Source
 from .errors import SourceUnavailable
-from .remote import RemoteSource
+from .remote import ClipService, RemoteSource
 
 _REMOTE = {
     "comfyui": "nightreel_pipelines.comfyui.source:ComfyuiSource",
+    "gemini": "nightreel_pipelines.gemini:GeminiClips",
 }
 _SOURCES = {
     "flux": "nightreel_pipelines.flux.source:FluxSource",
@@ -61,6 +62,10 @@ class ModelSpec(BaseModel):
     compile: str = Field(
         "off", pattern=r"^(off|cached|on)$", description="whether the transformer is compiled, on a GPU"
     )
+    clips: tuple[Annotated[int, Field(ge=1, le=60)], ...] = Field(
+        (), description="seconds that its clips may last, of a source that makes clips instead of keyframes"
+    )
+    clip_price: str = Field("", description="entry of the list of prices for each second of a clip")
     control: dict[Literal["pose"], str] = Field({}, description="folders of control checkpoints, by what they read")
     stands_in_for: tuple[str, ...] = Field((), description="models whose jobs a worker of this one makes as well")
     options: dict[str, Any] = Field({}, description="for the source alone")
@@ -76,6 +81,8 @@ class ModelSpec(BaseModel):
             raise ValueError(f"steps: {self.steps} are more than max_steps ({self.max_steps}): raise max_steps too")
         if self.sequence and max(self.sequence) < self.prompt_tokens:
             raise ValueError("sequence: the longest must hold prompt_tokens")
+        if bool(self.clips) != bool(self.clip_price):
+            raise ValueError("clips, clip_price: a source of clips has both, any other one none")
         if self.max_sequence_length and self.model_fields_set & {"prompt_tokens", "sequence"}:
             raise ValueError("max_sequence_length: stands for prompt_tokens and sequence: leave those out")
         return self
@@ -141,14 +148,14 @@ def make_source(spec: ModelSpec, weights_root: Path | None) -> Source:
     return source
 
 
-def make_remote(spec: ModelSpec, settings: BaseSettings | None) -> RemoteSource | None:
-    """Construct the source that has this model's pictures made elsewhere; None for one that makes them here.
+def make_remote(spec: ModelSpec, settings: BaseSettings | None) -> RemoteSource | ClipService | None:
+    """Construct the source that has this model's pictures or clips made elsewhere; None for one that makes them here.
 
     `settings` are those of its source; None: the environment's. Raises SourceUnavailable.
     """
     if spec.source not in _REMOTE:
         return None
-    source: RemoteSource = _factory(spec, _REMOTE[spec.source])(spec, settings)
+    source: RemoteSource | ClipService = _factory(spec, _REMOTE[spec.source])(spec, settings)
     return source
 
 

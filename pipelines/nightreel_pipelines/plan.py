@@ -13,7 +13,7 @@ from nightreel_queue.motions import Motion, kind_of
 from nightreel_queue.transitions import Transition
 
 from .base import Description
-from .keyframes import Given, Keyframes, Placed
+from .keyframes import Given, Keyframes, Placed, is_clip
 from .models import ModelSpec
 from .recipe import Recipe
 
@@ -37,6 +37,10 @@ class ShotPlan:
     @property
     def frames(self) -> int:
         return self.stop - self.start
+
+    @property
+    def kind(self) -> str:
+        return "clip" if is_clip(self.keyframes[0].picture) else kind_of(self.motion)
 
     @property
     def due(self) -> tuple[int, ...]:
@@ -76,8 +80,8 @@ class Plan:
 
     @property
     def motions(self) -> tuple[str, ...]:
-        """The kinds of motion that its shots have."""
-        return tuple(sorted({kind_of(shot.motion) for shot in self.shots}))
+        """The kinds of motion that its shots have; clip for one that is a clip."""
+        return tuple(sorted({shot.kind for shot in self.shots}))
 
     @property
     def evaluations(self) -> int:
@@ -88,7 +92,8 @@ class Plan:
 def plan(job: Job, spec: ModelSpec, description: Description, inputs: Mapping[str, str]) -> Plan:
     """Lay a job out for one model: pure arithmetic, the same on every machine.
 
-    `inputs` has the sha256 (hex) of the content of each of `job.inputs`.
+    `inputs` has the sha256 (hex) of the content of each of `job.inputs`. Raises Unrenderable for a shot that is longer than
+    any clip of a model that makes clips.
     """
     cuts = _cuts(job)
     blends = [_blend_frames(job, index, cuts) for index in range(len(job.shots) - 1)]
@@ -99,8 +104,9 @@ def plan(job: Job, spec: ModelSpec, description: Description, inputs: Mapping[st
         transition = job.transition_after(index - 1)[0] if index else Transition(type="cut")
         start = cuts[index] - math.ceil(blend / 2)
         stop = cuts[index + 1] + (blends[index] // 2 if index < len(blends) else 0)
-        placed = keyframes.of(shot, stop - start)
-        shots.append(ShotPlan(placed, shot.motion, start, stop, blend, transition))
+        placed = keyframes.of(shot, stop - start, f"shots[{index}]")
+        motion = "still" if is_clip(placed[0].picture) else shot.motion  # a clip moves by itself
+        shots.append(ShotPlan(placed, motion, start, stop, blend, transition))
     given = {Given(address, inputs[address]): field for address, field in job.pictures.items()}
     width, height = job.output.size
     return Plan(width, height, job.output.fps, job.output.crf, cuts[-1], tuple(shots), given, job.audio)

@@ -1,4 +1,4 @@
-"""All that decides a keyframe's pixels, and the fingerprint that it is stored under. No torch here."""
+"""All that decides a keyframe's or a clip's pixels, and the fingerprint that it is stored under. No torch here."""
 
 from __future__ import annotations
 
@@ -92,11 +92,18 @@ class Recipe:
     """What steers it."""
     max_sequence_length: int | None = None
     """T5 tokens that its prompts are padded to; what the model's entry says in `sequence` when None."""
+    clip_s: int | None = None
+    """Seconds of a whole clip; a keyframe when None."""
 
     @property
     def fingerprint(self) -> str:
         """sha256 (hex) of the recipe as JSON with sorted keys, without what is None: new fields change no old one."""
         return hashlib.sha256(json.dumps(_without_none(dataclasses.asdict(self)), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def file(self) -> str:
+        """What the finished picture or clip is called, in a scratch folder and in the store."""
+        return f"{self.fingerprint}.{'mp4' if self.clip_s else 'png'}"
 
     @property
     def evaluations(self) -> int:

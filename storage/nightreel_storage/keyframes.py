@@ -1,6 +1,6 @@
-"""The keyframe cache: pictures by the fingerprint of their recipe. It is the only way in which a job resumes.
+"""The keyframe cache: pictures, and whole clips, by the fingerprint of their recipe. It is the only way in which a job resumes.
 
-Keyframes are what costs GPU time, so each is stored, lossless, as soon as it is made, and equal recipes are never paid
+Clips are kept as keyframes are, beside them. Keyframes are what costs GPU time, so each is stored, lossless, as soon as it is made, and equal recipes are never paid
 for twice: not by a redelivered job, not by a changed camera move, not by another job with the same shot.
 """
 
@@ -15,6 +15,8 @@ from .base import ABSENT, Store
 from .errors import Conflict, Damaged, NotFound
 
 FOLDER = ".nightreel/keyframes/"
+CLIP = ".mp4"
+_TYPES = {".png": "image/png", CLIP: "video/mp4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +35,9 @@ class Keyframes:
         self._store = store
 
     def fetch(self, fingerprint: str, path: Path) -> Keyframe | None:
-        """Copy a keyframe to `path`; None when the store has none, or one whose content is damaged."""
+        """Copy a keyframe, or the clip that a path ending in .mp4 is for, to `path`; None when the store has none, or a damaged one."""
         try:
-            entry = self._store.fetch(_name(fingerprint), path)
+            entry = self._store.fetch(_name(fingerprint, path), path)
         except (NotFound, Damaged):
             return None
         if entry.sha256 != hashlib.sha256(path.read_bytes()).hexdigest():
@@ -44,36 +46,35 @@ class Keyframes:
         return Keyframe(path, entry.metadata.get("attempt", ""))
 
     def put(self, fingerprint: str, path: Path, attempt: str) -> None:
-        """Store a finished keyframe (a PNG). One that is there already is left as it is, unless it is damaged."""
-        data = path.read_bytes()
+        """Store a finished keyframe (a PNG) or clip (an MP4). One that is there is left as it is, unless it is damaged."""
+        name, data = _name(fingerprint, path), path.read_bytes()
         try:
-            self._write(fingerprint, data, attempt, ABSENT)
+            self._write(name, data, attempt, ABSENT)
         except Conflict:
-            if (damaged := self._damaged(fingerprint)) is not None:
+            if (damaged := self._damaged(name)) is not None:
                 with contextlib.suppress(Conflict):  # somebody else mended it first
-                    self._write(fingerprint, data, attempt, damaged)
+                    self._write(name, data, attempt, damaged)
 
     def fingerprints(self) -> frozenset[str]:
-        """Of all keyframes that the store has."""
+        """Of all keyframes and clips that the store has."""
         names = (PurePosixPath(entry.name) for entry in self._store.list(FOLDER))
-        return frozenset(name.stem for name in names if name.suffix == ".png")
+        return frozenset(name.stem for name in names if name.suffix in _TYPES)
 
-    def _damaged(self, fingerprint: str) -> int | None:
+    def _damaged(self, name: str) -> int | None:
         """The generation of a keyframe that must be mended; None for one that is whole."""
-        found = self._store.head(_name(fingerprint))
+        found = self._store.head(name)
         try:
-            content, entry = self._store.get(_name(fingerprint))
+            content, entry = self._store.get(name)
         except Damaged:
             return found.generation if found else ABSENT
         except NotFound:
             return ABSENT
         return None if entry.sha256 == hashlib.sha256(content).hexdigest() else entry.generation
 
-    def _write(self, fingerprint: str, data: bytes, attempt: str, generation: int) -> None:
-        self._store.put(
-            _name(fingerprint), data, generation=generation, content_type="image/png", metadata={"attempt": attempt}
-        )
+    def _write(self, name: str, data: bytes, attempt: str, generation: int) -> None:
+        content_type = _TYPES[PurePosixPath(name).suffix]
+        self._store.put(name, data, generation=generation, content_type=content_type, metadata={"attempt": attempt})
 
 
-def _name(fingerprint: str) -> str:
-    return f"{FOLDER}{fingerprint[:2]}/{fingerprint}.png"
+def _name(fingerprint: str, path: Path) -> str:
+    return f"{FOLDER}{fingerprint[:2]}/{fingerprint}{CLIP if path.suffix == CLIP else '.png'}"

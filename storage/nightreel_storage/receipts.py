@@ -94,7 +94,7 @@ class Made(Record):
 
 
 class Cost(Record):
-    """What a job cost directly: its share of the run's time, at the price of the run's machine.
+    """What a job cost directly: its share of the run's time, at the price of the run's machine, and the clips bought for it.
 
     Starting, loading, waiting and leaving are in the run's report alone.
     """
@@ -103,7 +103,9 @@ class Cost(Record):
     usd: float
     """To a millionth."""
     price: str
-    """Name of the price."""
+    """Name of the machine's price."""
+    clips_usd: float = 0.0
+    """What of `usd` was paid to a service for clips; one that was there already costs nothing."""
 
 
 class Receipt(Record):

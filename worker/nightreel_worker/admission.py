@@ -152,7 +152,7 @@ class Admission:
     def _fetch(self, layout: Plan, scratch: Path) -> tuple[dict[str, str], set[str]]:
         have, makers = {}, set()
         for recipe in layout.recipes:
-            if found := self._keyframes.fetch(recipe.fingerprint, scratch / f"{recipe.fingerprint}.png"):
+            if found := self._keyframes.fetch(recipe.fingerprint, scratch / recipe.file):
                 have[recipe.fingerprint] = str(found.path)
                 makers.add(found.attempt)
         return have, makers

@@ -86,16 +86,16 @@ class Task:
 
     def picture(self, fingerprint: str) -> Picture:
         """A given picture or a stored keyframe, as soon as it is there. Raises LookupError for one that never will be."""
-        self.wait(fingerprint)
-        return load_png(self._files[fingerprint])
+        return load_png(self.file(fingerprint))
 
-    def wait(self, fingerprint: str) -> None:
-        """Until a picture is there. Raises what ended the task early, and LookupError."""
+    def file(self, fingerprint: str) -> Path:
+        """Where a picture or a clip lies, as soon as it is there. Raises what ended the task early, and LookupError."""
         if fingerprint not in self._expected:
             raise LookupError(f"no picture {fingerprint} belongs to {self.key}")
         with self._changed:
             self._changed.wait_for(lambda: self._error is not None or fingerprint in self._files)
         self.check()
+        return self._files[fingerprint]
 
 
 class Child:
@@ -273,15 +273,18 @@ class Child:
         began = time.monotonic()
         layout, waited_s = task.plan, 0.0
 
-        def picture(fingerprint: str) -> Picture:
+        def file(fingerprint: str) -> Path:
             nonlocal waited_s
             asked = time.monotonic()
-            task.wait(fingerprint)
+            found = task.file(fingerprint)
             waited_s += time.monotonic() - asked
-            return task.picture(fingerprint)
+            return found
+
+        def picture(fingerprint: str) -> Picture:
+            return load_png(file(fingerprint))
 
         self._events.send(wire.Filming(task.key, 0))
-        picture(layout.shots[0].keyframes[0].picture.fingerprint)  # no encoder waits for the first keyframe
+        file(layout.shots[0].keyframes[0].picture.fingerprint)  # no encoder waits for the first keyframe
         video = task.scratch / "video.mp4"
         size = {"width": layout.width, "height": layout.height}
         with Encoder(
@@ -293,7 +296,7 @@ class Child:
             sound=task.sound,
             tags=task.tags,
         ) as encoder:
-            for frame in self._reported(task, film.frames(layout, picture)):
+            for frame in self._reported(task, film.frames(layout, picture, file)):
                 task.check()
                 encoder.write(frame)
             encoder.finish()

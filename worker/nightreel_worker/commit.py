@@ -217,7 +217,11 @@ def _made(work: Work, film: Film, verify_s: float) -> Made:
         keyframe_size=work.plan.keyframe_size,
         evaluations=sum(recipe.evaluations for recipe in work.plan.recipes if recipe.fingerprint in film.rendered),
         motions=work.plan.motions,
-        kept_bytes=sum((work.scratch / f"{name}.png").stat().st_size for name in film.rendered),
+        kept_bytes=sum(
+            (work.scratch / recipe.file).stat().st_size
+            for recipe in work.plan.recipes
+            if recipe.fingerprint in film.rendered
+        ),
         keyframes_s=round(film.keyframes_s, 3),
         film_s=round(film.film_s, 3),
         verify_s=round(verify_s, 3),

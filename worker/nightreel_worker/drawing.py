@@ -1,4 +1,4 @@
-"""Having a job's missing keyframes made over the network, before the renderer films them.
+"""Having a job's missing keyframes, or clips, made over the network, before the renderer films them.
 
 It says what the renderer's child says of its own: the same lines, heard by the same ears. So the keyframe cache, the meter,
 the progress display and a job's limits need not know where a keyframe is made.
@@ -17,11 +17,12 @@ from nightreel_pipelines.base import Tick
 from nightreel_pipelines.errors import SourceAway, SourceUnavailable, Unrenderable
 from nightreel_pipelines.models import ModelSpec
 from nightreel_pipelines.recipe import Recipe
-from nightreel_pipelines.remote import Drawn, RemoteSource
+from nightreel_pipelines.remote import ClipService, Drawn, RemoteSource
 from nightreel_storage.keyframes import Keyframes
 
 from . import wire
 from .admission import Work
+from .clips import Clips, Errand, Paid
 from .errors import RendererUnavailable
 from .remotes import Remotes
 from .renderer import Film, Noted
@@ -39,6 +40,8 @@ class Ears:
     noted: Noted
     check: Callable[[], None]
     """Raises when the job is off, or the run leaves."""
+    paid: Paid
+    """Told what each clip cost that was bought for the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,9 @@ class _Job:
 class Drawing:
     """The stage before the renderer, for jobs of sources over the network. Safe to use from several threads."""
 
-    def __init__(self, remotes: Remotes, keyframes: Keyframes, own: ModelSpec) -> None:
+    def __init__(self, remotes: Remotes, keyframes: Keyframes, clips: Clips, own: ModelSpec) -> None:
         """`own` is the worker's own model: without its source, no job could be made."""
-        self._remotes, self._keyframes, self._own = remotes, keyframes, own
+        self._remotes, self._keyframes, self._clips, self._own = remotes, keyframes, clips, own
         self._lock = threading.Lock()
         self._lanes: dict[str, threading.Semaphore] = {}
         self._making: set[str] = set()
@@ -101,24 +104,28 @@ class Drawing:
         Raises Unrenderable, DrawingFailed, SourceAway, RendererUnavailable, and whatever the ears do.
         """
         job = _Job(work, ears)
-        source = self._remotes.of(work.spec)
-        if source is None or not job.missing():
+        if not job.missing():
             return Brought()
-        lanes = self._lanes_of(work.spec.name, source)
-        while not lanes.acquire(timeout=LOOK_S):
-            ears.check()
         try:
-            return self._draw(source, job)
+            source = self._remotes.of(work.spec)
+            return Brought() if source is None else self._draw_in_lane(source, job)
         except SourceUnavailable as exc:
             raise self._without(work, exc) from exc
         except SourceAway as exc:
             if self._gone_for_good(work):
                 raise RendererUnavailable(str(exc)) from exc
             raise
+
+    def _draw_in_lane(self, source: RemoteSource | ClipService, job: _Job) -> Brought:
+        lanes = self._lanes_of(job.work.spec.name, source)
+        while not lanes.acquire(timeout=LOOK_S):
+            job.ears.check()
+        try:
+            return self._draw(source, job)
         finally:
             lanes.release()
 
-    def _draw(self, source: RemoteSource, job: _Job) -> Brought:
+    def _draw(self, source: RemoteSource | ClipService, job: _Job) -> Brought:
         key, began = job.work.key, time.monotonic()
         _say(job, wire.Started(key, 0.0, 0.0))
         try:
@@ -136,16 +143,23 @@ class Drawing:
         job.ears.heard(wire.KeyframesDone(key, seconds, placement))
         return Brought(job.files, frozenset(job.made), seconds, placement)
 
-    def _draw_all(self, source: RemoteSource, job: _Job, recipes: Sequence[Recipe]) -> None:
-        given = {sha256: Path(file) for sha256, file in job.work.given.items()}
-        for drawn in source.keyframes(recipes, given, _ticker(job)):
+    def _draw_all(self, source: RemoteSource | ClipService, job: _Job, recipes: Sequence[Recipe]) -> None:
+        for drawn in self._drawn(source, job, recipes):
             self._drew, self._away_since = True, None
             self._keep(job, drawn)
 
+    def _drawn(self, source: RemoteSource | ClipService, job: _Job, recipes: Sequence[Recipe]) -> Iterator[Drawn]:
+        if isinstance(source, ClipService):
+            work = job.work
+            errand = Errand(work.spec, work.request.name, work.scratch, _ticker(job), job.ears.paid)
+            return self._clips.made(source, errand, recipes)
+        given = {sha256: Path(file) for sha256, file in job.work.given.items()}
+        return source.keyframes(recipes, given, _ticker(job))
+
     def _keep(self, job: _Job, drawn: Drawn) -> None:
         fingerprint = drawn.recipe.fingerprint
-        path = job.work.scratch / f"{fingerprint}.png"
-        path.write_bytes(drawn.png)
+        path = job.work.scratch / drawn.recipe.file
+        path.write_bytes(drawn.content)
         job.files[fingerprint] = str(path)
         job.made.add(fingerprint)
         job.places |= {drawn.place} - {""}
@@ -157,9 +171,9 @@ class Drawing:
 
     def _fetch(self, job: _Job) -> bool:
         """Take what another job of this run has had made meanwhile; True when there was something."""
-        lately = [recipe.fingerprint for recipe in job.missing() if recipe.fingerprint in self._lately]
-        for fingerprint in lately:
-            path = job.work.scratch / f"{fingerprint}.png"
+        lately = [recipe for recipe in job.missing() if recipe.fingerprint in self._lately]
+        for recipe in lately:
+            fingerprint, path = recipe.fingerprint, job.work.scratch / recipe.file
             if self._keyframes.fetch(fingerprint, path):
                 job.files[fingerprint] = str(path)
             else:  # somebody has deleted it: it is made again
@@ -180,7 +194,7 @@ class Drawing:
             with self._lock:
                 self._making -= {recipe.fingerprint for recipe in mine}
 
-    def _lanes_of(self, model: str, source: RemoteSource) -> threading.Semaphore:
+    def _lanes_of(self, model: str, source: RemoteSource | ClipService) -> threading.Semaphore:
         with self._lock:
             return self._lanes.setdefault(model, threading.Semaphore(source.lanes))
 

@@ -23,7 +23,13 @@ from nightreel_storage.receipts import Receipt, Record
 _SIZE = "[1-9][0-9]{0,4}x[1-9][0-9]{0,4}"
 MAX_ROWS = 50  # of one run: strangers choose sizes
 # Guesses, from bench/plan.py on two cores of a server; a GPU's machine is faster.
-GUESSED_FILM_S = {"still": 0.035, "move": 0.035, "walk": 0.23, "feedback": 0.2}  # seconds a megapixel of film
+GUESSED_FILM_S = {  # seconds a megapixel of film
+    "still": 0.035,
+    "move": 0.035,
+    "clip": 0.05,
+    "walk": 0.23,
+    "feedback": 0.2,
+}
 GUESSED_VERIFY_S = 0.01  # the same, of decoding it
 GUESSED_VIDEO_BYTES = 1_800  # a frame, for each thousand pixels to the power of BYTES_GROW
 GUESSED_KEYFRAME_BYTES = 1_000_000  # a megapixel of PNG
@@ -100,6 +106,8 @@ class Estimate:
     video_bytes: int
     kept_bytes: int
     basis: Literal["measured", "guessed"]
+    clip_s: int = 0
+    """Seconds of clips to be bought; what is there already is left out."""
 
     @property
     def seconds(self) -> float:
@@ -157,6 +165,7 @@ class Rates:
             verify_s=VERIFY_START_S + film_mp * verify_rate,
             video_bytes=round(layout.frames * _growing(film_px) * byte_rate),
             kept_bytes=round(keyframe_px / 1e6 * len(missing) * kept_rate),
+            clip_s=sum(recipe.clip_s or 0 for recipe in missing),
             basis="guessed" if (evaluations and evaluation_s is None) or not rows else "measured",
         )
 

@@ -18,7 +18,7 @@ from nightreel_storage.keyframes import Keyframes
 from .estimate import Estimate, Rates, pipelined_s
 from .history import History
 from .limits import over, too_late
-from .prices import Price
+from .prices import Price, clip_micro_usd, load_prices
 from .remotes import Remotes
 
 
@@ -33,6 +33,8 @@ class JobForecast:
     seconds: float
     """Its share of the worker's time."""
     usd: float
+    """Of this time, and of its clips."""
+    clips_usd: float
     over: str
     """Which of its own limits it is over, and by what; empty when it is not."""
 
@@ -57,7 +59,12 @@ class Forecast:
 
     @property
     def usd(self) -> float:
-        return self.price.cost_usd(self.seconds, sum(each.job.duration_s for each in self.jobs))
+        return self.price.cost_usd(self.seconds, sum(each.job.duration_s for each in self.jobs)) + self.clips_usd
+
+    @property
+    def clips_usd(self) -> float:
+        """What services are paid for clips."""
+        return sum(each.clips_usd for each in self.jobs)
 
     @property
     def stored_bytes(self) -> int:
@@ -76,12 +83,15 @@ def forecast(
     price: Price,
     now: dt.datetime,
     remotes: Remotes | None = None,
+    prices: Mapping[str, Price] | None = None,
 ) -> Forecast:
     """What resolved jobs take, in their order, on one worker that has to start first.
 
     Keyframes that the store has are told by what each model was when it rendered last, and by what a source over the
-    network says of itself. Jobs whose videos are there are left out. Raises StoreUnavailable, SourceUnavailable.
+    network says of itself. Jobs whose videos are there are left out. `prices` has those of services; Nightreel's own when
+    None. Raises StoreUnavailable, and SourceUnavailable, also for a model whose clips have no price.
     """
+    prices = load_prices() if prices is None else prices
     history = History.read(store)
     stored = set(Keyframes(store).fingerprints())
     videos = {entry.name for batch in {job.batch for job in jobs} for entry in store.list(f"{batch}/")}
@@ -95,11 +105,15 @@ def forecast(
     around_s = sum(history.start_s(spec) + history.end_s(spec) for spec in used.values())
     alone_s = sum(estimate.seconds for _, estimate, _ in rows)
     share = (around_s + work_s) / alone_s if alone_s else 0.0
-    found = [
-        JobForecast(job, estimate, there, estimate.seconds * share,
-                    price.cost_usd(estimate.seconds * share, job.duration_s), _over(job, estimate, price, now))
-        for job, estimate, there in rows
-    ]  # fmt: skip
+    found = []
+    for job, estimate, there in rows:
+        seconds = estimate.seconds * share
+        spec = models[job.render.model or ""]
+        clips_usd = clip_micro_usd(spec, estimate.clip_s, prices) / 1e6 if estimate.clip_s else 0.0
+        usd = price.cost_usd(seconds, job.duration_s) + clips_usd
+        found.append(
+            JobForecast(job, estimate, there, seconds, usd, clips_usd, _over(job, estimate, price, clips_usd, now))
+        )
     runs = len({run.run for name in used for run in history.of(name).runs})
     return Forecast(found, len(jobs) - len(found), around_s, work_s, price, runs)
 
@@ -132,8 +146,9 @@ def content(address: str) -> str:
     return input_sha256(address) if is_input(address) else hashlib.sha256(address.encode()).hexdigest()
 
 
-def _over(job: Job, estimate: Estimate, price: Price, now: dt.datetime) -> str:
+def _over(job: Job, estimate: Estimate, price: Price, clips_usd: float, now: dt.datetime) -> str:
     if late := too_late(job, now):
         return late
-    broken = over(job, estimate.seconds, price)
-    return f"{broken}; it would take about {estimate.seconds:.1f} s" if broken else ""
+    broken = over(job, estimate.seconds, price, clips_usd)
+    clips = f", and {clips_usd:.2f} USD for clips" if clips_usd else ""
+    return f"{broken}; it would take about {estimate.seconds:.1f} s{clips}" if broken else ""

@@ -16,7 +16,9 @@ import datetime as dt
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
+from nightreel_pipelines import clips
 from nightreel_pipelines.base import Description
 from nightreel_pipelines.errors import PipelineError
 from nightreel_pipelines.models import ModelSpec
@@ -138,7 +140,7 @@ def _needed(store: Store, folder: str, in_use: InUse, listed: list[Entry]) -> Co
 
 
 def _is_keyframe_in_use(entry: Entry, in_use: InUse) -> bool:
-    fingerprint = entry.name.rpartition("/")[2].removesuffix(".png")
+    fingerprint = PurePosixPath(entry.name).stem
     maker = entry.metadata.get("attempt", "").split(".")  # RUN.BATCH.JOB.ROUND.NUMBER
     made_for = (maker[1], maker[2]) if len(maker) == 5 else None
     return in_use.keyframes is None or fingerprint in in_use.keyframes or made_for in in_use.open
@@ -214,11 +216,14 @@ def _planned(job: Job, models: Mapping[str, ModelSpec], history: History) -> set
     if elsewhere or any(shot.control for shot in job.shots):
         return None  # what stands in these recipes is in no run's report
     rows = {(row.source, row.revision, row.precision, row.device) for row in history.taken if row.model == model}
-    if model not in models or not rows:
+    known = [Description(*row) for row in rows]
+    if model in models and models[model].clips:
+        known = [clips.description(models[model])]
+    if model not in models or not known:
         return None
     sums = {address: content(address) for address in job.inputs}
     try:
-        plans = [plan(job, models[model], Description(*row), sums) for row in rows]
+        plans = [plan(job, models[model], each, sums) for each in known]
     except (PipelineError, StoreError, ValueError):
         return None
     return {recipe.fingerprint for each in plans for recipe in each.recipes}

@@ -87,8 +87,16 @@ class Month(Record):
 class Ledger:
     """Of one store. Safe to use from any number of threads, processes and machines."""
 
-    def __init__(self, store: Store, now: Callable[[], dt.datetime] = utc_now, patience_s: float = PATIENCE_S) -> None:
-        self._store, self.now, self._patience_s = store, now, patience_s
+    def __init__(
+        self,
+        store: Store,
+        now: Callable[[], dt.datetime] = utc_now,
+        patience_s: float = PATIENCE_S,
+        *,
+        service: str = "",
+    ) -> None:
+        """service: whose bills it is about; each has a ledger, and a limit, of its own. Empty: the machines'."""
+        self._store, self.now, self._patience_s, self._service = store, now, patience_s, service
 
     def read(self, month: str) -> Month:
         """A month that nobody has reserved from is empty. Raises StoreError."""
@@ -150,13 +158,13 @@ class Ledger:
             return share
         if share.what or report is None or report.state == "running":
             return share.model_copy(update={"state": "lost"})
-        spent = min(max(0, micro(report.usd) - share.earlier_micro_usd), share.micro_usd)
+        spent = min(max(0, micro(report.machine_usd) - share.earlier_micro_usd), share.micro_usd)
         return share.model_copy(update={"state": "spent", "micro_usd": spent})
 
     def _change(self, month: str, change: Callable[[Month], Month]) -> Month:
         """Compare and swap until nobody was faster. A conflict means that somebody else got on."""
         give_up_at = time.monotonic() + self._patience_s
-        name, pause_s = month_name(month), 0.05
+        name, pause_s = month_name(month, self._service), 0.05
         while True:
             found, generation = self._read(month)
             changed = change(found)
@@ -174,7 +182,7 @@ class Ledger:
 
     def _read(self, month: str) -> tuple[Month, int]:
         try:
-            data, entry = self._store.get(month_name(month))
+            data, entry = self._store.get(month_name(month, self._service))
         except NotFound:
             return Month(month=month), ABSENT
         return Month.from_bytes(data, entry.name), entry.generation
@@ -185,9 +193,9 @@ def month_of(time: dt.datetime) -> str:
     return f"{time.astimezone(dt.UTC):%Y-%m}"
 
 
-def month_name(month: str) -> str:
-    """Of a month's ledger in the store."""
-    return f"{FOLDER}{month}.json"
+def month_name(month: str, service: str = "") -> str:
+    """Of a month's ledger in the store, such as .nightreel/ledger/2026-11.json and .nightreel/ledger/gemini/2026-11.json."""
+    return f"{FOLDER}{f'{service}/' if service else ''}{month}.json"
 
 
 def micro(usd: float) -> int:

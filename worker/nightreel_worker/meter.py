@@ -37,11 +37,15 @@ FREE = Price(name="local", usd_per_s=0.0)
 
 @dataclass(slots=True)
 class Account:
-    """One delivery's nanoseconds."""
+    """One delivery's nanoseconds, and what was paid for it besides."""
 
     spent_ns: int = 0
     billed_ns: int = 0
     """What the last bill said."""
+    paid_micro_usd: int = 0
+    """For clips."""
+    billed_micro_usd: int = 0
+    """Of these, what the last bill said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class Statement:
     price: str
     usd: float
     """Of the whole run."""
+    clips_usd: float
+    """What of that was paid for clips."""
     jobs_usd: float
     """The sum of the costs that this run's receipts carry."""
 
@@ -76,6 +82,7 @@ class Statement:
             "lost_s": round(self.lost_s, 3),
             "price": self.price,
             "usd": self.usd,
+            "clips_usd": self.clips_usd,
             "jobs_usd": self.jobs_usd,
             "shared_usd": self.shared_usd,
         }
@@ -96,6 +103,7 @@ class Meter:
     _on_receipts_ns: int = 0
     _on_receipts_micro_usd: int = 0
     _lost_ns: int = 0
+    _paid_micro_usd: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -142,6 +150,17 @@ class Meter:
         if busy:
             self.enter(busy)
 
+    def pay(self, key: object, micro_usd: int) -> None:
+        """A clip was bought for a delivery."""
+        with self._lock:
+            self._accounts.setdefault(key, Account()).paid_micro_usd += micro_usd
+            self._paid_micro_usd += micro_usd
+
+    def paid_usd(self, key: object) -> float:
+        """What was paid for a delivery's clips so far."""
+        with self._lock:
+            return self._accounts.get(key, Account()).paid_micro_usd / 1e6
+
     def spent_s(self, key: object) -> float:
         """What is booked to a delivery so far, in seconds."""
         with self._lock:
@@ -165,10 +184,11 @@ class Meter:
         with self._lock:
             self._book()
             account = self._accounts.setdefault(key, Account())
-            account.billed_ns = account.spent_ns
+            account.billed_ns, account.billed_micro_usd = account.spent_ns, account.paid_micro_usd
             return Cost(
                 seconds=round(account.billed_ns / 1e9, 3),
-                usd=self._micro_usd(account.billed_ns) / 1e6,
+                usd=(self._micro_usd(account.billed_ns) + account.billed_micro_usd) / 1e6,
+                clips_usd=account.billed_micro_usd / 1e6,
                 price=self.price.name,
             )
 
@@ -182,7 +202,7 @@ class Meter:
             account = self._accounts.pop(key, Account())
             if billed:
                 self._on_receipts_ns += account.billed_ns
-                self._on_receipts_micro_usd += self._micro_usd(account.billed_ns)
+                self._on_receipts_micro_usd += self._micro_usd(account.billed_ns) + account.billed_micro_usd
             else:
                 self._lost_ns += account.spent_ns
 
@@ -197,7 +217,8 @@ class Meter:
                 jobs_s=self._on_receipts_ns / 1e9,
                 lost_s=lost_ns / 1e9,
                 price=self.price.name,
-                usd=self._micro_usd(self._booked.total()) / 1e6,
+                usd=(self._micro_usd(self._booked.total()) + self._paid_micro_usd) / 1e6,
+                clips_usd=self._paid_micro_usd / 1e6,
                 jobs_usd=self._on_receipts_micro_usd / 1e6,
             )
 

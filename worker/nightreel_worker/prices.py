@@ -5,12 +5,16 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nightreel_pipelines.errors import SourceUnavailable
+from nightreel_pipelines.models import ModelSpec
 
 from .errors import BadPrice
 
@@ -98,6 +102,17 @@ def machine_price(text: str, extra: Path | None = None) -> Price:
             f"price {text}: is a service's, by the second of video; a worker needs its machine's (NIGHTREEL_PRICE)"
         )
     return price
+
+
+def clip_micro_usd(spec: ModelSpec, seconds: int, prices: Mapping[str, Price]) -> int:
+    """What so many seconds of a model's clips cost, in millionths of a dollar. Raises SourceUnavailable without a price."""
+    price = prices.get(spec.clip_price)
+    if price is None or not price.of_a_service:
+        raise SourceUnavailable(
+            f"model {spec.name}: clip_price {spec.clip_price!r} is no service's in the list of prices: write an entry with"
+            " usd_per_video_s into the file of NIGHTREEL_PRICES"
+        )
+    return round(seconds * price.usd_per_video_s * 1e6)
 
 
 @cache

@@ -9,8 +9,9 @@ from types import MappingProxyType
 from pydantic_settings import BaseSettings
 
 from nightreel_pipelines.base import Description
+from nightreel_pipelines.clips import description
 from nightreel_pipelines.models import ModelSpec, make_remote
-from nightreel_pipelines.remote import RemoteSource
+from nightreel_pipelines.remote import ClipService, RemoteSource
 
 
 class Remotes:
@@ -20,9 +21,9 @@ class Remotes:
         """`settings` by the name of the source, as models.toml says it."""
         self._settings = settings
         self._lock = threading.Lock()
-        self._made: dict[str, RemoteSource | None] = {}
+        self._made: dict[str, RemoteSource | ClipService | None] = {}
 
-    def of(self, spec: ModelSpec) -> RemoteSource | None:
+    def of(self, spec: ModelSpec) -> RemoteSource | ClipService | None:
         """The source of a model; None for one whose keyframes are made on this machine. Raises SourceUnavailable."""
         with self._lock:
             if spec.name not in self._made:
@@ -30,12 +31,18 @@ class Remotes:
             return self._made[spec.name]
 
     def describe(self, spec: ModelSpec) -> Description | None:
-        """What the source of a model is and can; None as above. Asks nobody. Raises SourceUnavailable."""
+        """What the source of a model is and can; None as above. Asks nobody. Raises SourceUnavailable.
+
+        Of clips the model's entry says it all: to plan them, or to film stored ones, needs no key.
+        """
+        if spec.clips:
+            return description(spec)
         source = self.of(spec)
         return source.describe() if source else None
 
     def close(self) -> None:
         """Let go of what is elsewhere."""
         with self._lock:
-            for source in filter(None, self._made.values()):
-                source.close()
+            for source in self._made.values():
+                if source:
+                    source.close()

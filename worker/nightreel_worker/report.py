@@ -72,6 +72,8 @@ class RunReport(Record):
     price: str = ""
     usd: float = 0.0
     """What the run cost, to a millionth."""
+    clips_usd: float = 0.0
+    """What of that was paid to services for clips; the rest is the machine's."""
     jobs_usd: float = 0.0
     """What of that stands on receipts of this run."""
     shared_usd: float = 0.0
@@ -93,6 +95,11 @@ class RunReport(Record):
     """Time that it had none, between its first job and its last."""
     held_up_s: float = 0.0
     """Time that it had one, but had to wait for the film stage to take the job before."""
+
+    @property
+    def machine_usd(self) -> float:
+        """What the run's machine cost: what a month's limit of the machines is about."""
+        return round(self.usd - self.clips_usd, 6)
 
     @property
     def had_work(self) -> bool:

@@ -34,6 +34,7 @@ from .admission import Admission, Work
 from .budget import Budget
 from .chronicle import Chronicle
 from .claims import Claims, Situation
+from .clips import Clips
 from .commit import Committer
 from .drawing import Drawing, Ears
 from .errors import RendererUnavailable
@@ -49,7 +50,7 @@ from .logs import log_event, name_job, name_run
 from .lookout import Lookout
 from .meter import Meter, process_age_ns
 from .notify import LAST_S, Notifier
-from .prices import machine_price
+from .prices import load_prices, machine_price
 from .remotes import Remotes
 from .renderer import Film, Limits, Renderer
 from .report import RunReport, Tally
@@ -81,8 +82,8 @@ class Worker:
         """wait_for_others: stay until deliveries that other workers hold are settled too."""
         self.id = f"{utc_now():%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
         self._store, self._settings, self._outside_watch = store, settings, watch
-        self._started_at = utc_now()
-        tally = self._tally = Tally()
+        self._started_at, tally = utc_now(), Tally()
+        self._tally = tally
         self._meter = Meter(machine_price(settings.price, settings.prices), age_ns=process_age_ns())
         self._remotes = remotes or Remotes()
         limits = Limits(settings.stall_s, settings.load_timeout_s)
@@ -91,12 +92,12 @@ class Worker:
         web = Web(settings.listed("trusted_hosts"))
         inputs = Inputs(Rules.of(settings), web, store)
         self._admission = Admission(store, models, settings.model, settings.max_attempts, inputs)
-        self._earlier = Earlier(store, self.id)
-        self._limits = LimitKeeper(self._earlier, self._meter.price, lambda: self._tally.taken)
+        self._earlier, prices = Earlier(store, self.id), load_prices(settings.prices)
+        self._limits = LimitKeeper(self._earlier, self._meter.price, prices, lambda: self._tally.taken)
         self.budget = Budget.of(settings, store, self.id, self._meter, self._cold_start_s)
         self._notifier = Notifier.of(settings, web)
         self._attempts, self._keyframes, self._committer = Attempts(store), Keyframes(store), Committer(store)
-        self._drawing = Drawing(self._remotes, self._keyframes, models[settings.model])
+        self._drawing = Drawing(self._remotes, self._keyframes, Clips(store, self.id, prices), models[settings.model])
         self._settler = Settler(store, self.id, settings, self._watch)
         self._leases = LeaseKeeper(settings.stall_s, self._renderer.quiet_s)
         self._lookout = Lookout(store, settings.cancel_check_s, self._rendering, self._cancel)
@@ -126,7 +127,7 @@ class Worker:
                 self._begin(delivery)
             self._leave()
         report = self._report("ended")
-        self._chronicle.end(report, lambda: self.budget.settle(report.usd), in_a_hurry=self._leaving.is_set())
+        self._chronicle.end(report, lambda: self.budget.settle(report.machine_usd), in_a_hurry=self._leaving.is_set())
         return report
 
     def stop(self, why: str) -> None:
@@ -206,10 +207,12 @@ class Worker:
                     self._watch(Advanced(batch, job, "keyframes", reused + made))
                 case wire.Filming():
                     self._watch(Advanced(batch, job, "film", line.frames))
-            self._limits.check(work.request, self._meter.spent_s(mine))
+            self._limits.check(work.request, self._meter.spent_s(mine), self._meter.paid_usd(mine))
 
         noted = partial(self._meter.hear, mine)
-        brought = self._drawing.draw(work, Ears(heard, noted, partial(mine.check, self._leaving)))
+        brought = self._drawing.draw(
+            work, Ears(heard, noted, partial(mine.check, self._leaving), partial(self._meter.pay, mine))
+        )
         have = {**work.have, **brought.files}
         job_json = work.request.job.model_copy(update={"notify": None}).to_json()  # the child tells nobody
         order = wire.Order(work.key, job_json, str(work.scratch), have, dict(work.inputs), dict(work.given))

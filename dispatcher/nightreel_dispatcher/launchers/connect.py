@@ -10,6 +10,8 @@ from types import MappingProxyType
 from typing import Literal
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from nightreel_worker.settings import Settings
 
 from ..policy_settings import PolicySettings
@@ -18,7 +20,7 @@ from .base import Launcher, NotAllowed
 LOGS = ".nightreel/workers"  # in a store that is a folder
 
 
-def launcher_kind(settings: Settings, policy: PolicySettings) -> Literal["none", "process", "cloudrun"]:
+def launcher_kind(settings: Settings, policy: PolicySettings) -> Literal["none", "process", "cloudrun", "runpod"]:
     """With `auto` made up: workers of an SQLite queue can only be on this machine."""
     if policy.launcher == "auto":
         return "process" if settings.queue_url.startswith("sqlite:") else "none"
@@ -39,6 +41,8 @@ def open_launcher(
             return Processes(_logs(settings) / name, {**_environment(settings, policy), **told})
         case "cloudrun":
             return _cloudrun(settings, policy, told)
+        case "runpod":
+            return _runpod(settings, policy, told)
         case "none":
             if policy.nightly:
                 raise NotAllowed(
@@ -57,6 +61,18 @@ def _cloudrun(settings: Settings, policy: PolicySettings, told: Mapping[str, str
     except ImportError as exc:
         raise NotAllowed(f"the launcher cloudrun needs {exc.name}: pip install 'nightreel[cloudrun]'") from exc
     return CloudRun(project, policy.region, policy.job, {**_told(policy), **told})
+
+
+def _runpod(settings: Settings, policy: PolicySettings, told: Mapping[str, str]) -> Launcher:
+    from .runpod import RunPod
+    from .runpod_settings import RunPodSettings
+
+    try:
+        own = RunPodSettings()
+    except ValidationError as exc:
+        wrong = exc.errors()[0]
+        raise NotAllowed(f"setting NIGHTREEL_RUNPOD_{str(wrong['loc'][-1]).upper()}: {wrong['msg']}") from exc
+    return RunPod.of(settings, own, {**_told(policy), **told})
 
 
 def _project(queue_url: str) -> str:

@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -125,7 +126,7 @@ class Processes:
         if _is_locked(log):
             return Execution(log.stem, "running", note.started_at, note.wake, words=f"log: {log}")
         try:
-            ended_at, said = log.stat().st_mtime, _last_line(log)
+            ended_at, said = log.stat().st_mtime, _last_words(log)
         except OSError:
             return None  # somebody cleared it away
         code = next((child.returncode for child in self._children if child.pid == note.pid), None)
@@ -170,13 +171,21 @@ def _forget(log: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _last_line(log: Path) -> str:
-    """What the worker said last, for people."""
+def _last_words(log: Path) -> str:
+    """Why the worker left, or else what it said last, for people."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - TAIL_BYTES))
         lines = file.read().decode(errors="replace").strip().splitlines()
-    last = lines[-1] if lines else "it said nothing"
-    with contextlib.suppress(ValueError, AttributeError):
-        said = json.loads(last)
-        last = said.get("why") or said.get("reason") or said.get("message") or last
-    return str(last)[:300]
+    said = [_fields(line) for line in lines]
+    ended = next((each.get("why") for each in reversed(said) if each.get("message") == "run_ended"), None)
+    if ended is None and said:
+        ended = said[-1].get("reason") or said[-1].get("message") or lines[-1]
+    return str(ended or "it said nothing")[:300]
+
+
+def _fields(line: str) -> dict[str, Any]:
+    """Of a line of the log; none of what others have written there."""
+    with contextlib.suppress(ValueError):
+        found = json.loads(line)
+        return found if isinstance(found, dict) else {}
+    return {}

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from nightreel_worker.settings import Settings
 
@@ -59,9 +60,9 @@ class RunPod:
 
     def start(self, count: int, wake: str, reason: str) -> Sequence[str]:
         """As in the protocol."""
-        return [each.id for each in self.launch(count, wake)]
+        return [each.id for each in self.launch(count, wake, reason)]
 
-    def launch(self, count: int, wake: str) -> Sequence[Launched]:
+    def launch(self, count: int, wake: str, reason: str = "asked for by hand") -> Sequence[Launched]:
         """The same, and what each costs."""
         offers = self.offers()
         launched: list[Launched] = []
@@ -69,7 +70,8 @@ class RunPod:
         self._forget()
         while len(launched) < count and self._clock() - begun < ALL_S:
             try:
-                launched.append(self._one(wake, len(launched) + 1, offers))
+                request = partial(self._order.one, wake, len(launched) + 1, reason)
+                launched.append(self._one(request, offers))
                 self._expect(launched[-1].id, wake)
             except (QuotaExceeded, NotAllowed):
                 if launched:
@@ -121,11 +123,11 @@ class RunPod:
             self._forget()
             stop(self._api, id)
 
-    def _one(self, wake: str, number: int, offers: Sequence[Offer]) -> Launched:
+    def _one(self, asking: Callable[[Offer], PodRequest], offers: Sequence[Offer]) -> Launched:
         """One pod, of the first type that can be had. Raises NoMachine with the last type's words."""
         refusal = NoMachine("RunPod has no machine")
         for offer in offers:
-            request = self._order.one(wake, number, offer)
+            request = asking(offer)
             try:
                 made = self._make(request, offer)
             except NoMachine as exc:

@@ -74,9 +74,9 @@ class Order:
         gpus, bid, most = own.listed("gpus"), own.bid_usd_per_hour, own.max_usd_per_hour
         return cls(request, gpus, prefix(settings.store), own.spot, bid, most)
 
-    def one(self, wake: str, number: int, offer: Offer) -> PodRequest:
+    def one(self, wake: str, number: int, reason: str, offer: Offer) -> PodRequest:
         name = f"{self.prefix}{'spot' if self.spot else 'pod'}-{wake}-{number}"
-        told = {"NIGHTREEL_WAKE_ID": wake, "NIGHTREEL_PRICE": f"{offer.usd_per_hour:g}"}
+        told = {"NIGHTREEL_WAKE_ID": wake, "NIGHTREEL_ROUTE": reason, "NIGHTREEL_PRICE": f"{offer.usd_per_hour:g}"}
         return replace(self.request, name=name, gpu=offer.gpu, env={**self.request.env, **told})
 
 
