@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+from pathlib import Path
 from typing import Any
 
 from finished import end
@@ -11,12 +12,34 @@ from house import House, job
 from PIL import Image
 from visitor import Visitor
 
+from nightreel_dispatcher.board import BackendState, Boards, Health
+from nightreel_dispatcher.breaker import Breaker
 from nightreel_queue.job import Job
 from nightreel_storage.attempts import Attempts
 from nightreel_storage.receipts import Cost, OutputFile, Receipt, Receipts, Video, utc_now
 from nightreel_worker.report import RunReport, run_name
 
 SCRIPT = "<script>alert('a boat')</script>"
+BACKENDS = """
+[studio]
+launcher = "process"
+model = "testcard"
+health = "http://127.0.0.1:9/"
+retries = 2
+
+[cloud]
+launcher = "process"
+model = "faulty"
+price = "cloudrun-l4"
+max_workers = 3
+health = "none"
+
+[spare]
+launcher = "none"
+model = "flux-schnell"
+price = "36.0"
+health = "none"
+"""
 FILM = b"0123456789" * 100
 
 
@@ -35,6 +58,42 @@ def fill(house: House) -> dict[str, Job]:
     end(house.store, jobs["off"], "cancelled", "cancelled by hand")
     Attempts(house.store).open("b", "under-way", 1, run, utc_now())
     return jobs
+
+
+def name_backends(house: House) -> Path:
+    """A file of three: `studio`, which does not answer and is left alone; `cloud`, preferred and measured; `spare`."""
+    now = utc_now()
+    path = house.folder / "backends.toml"
+    path.write_text(BACKENDS)
+    away = Health(
+        ok=False, words="http://127.0.0.1:9/: Connection refused", latency_s=0.002, at=now, since=now, missed=3
+    )
+    failed = "its worker failed: no weights"
+    until_s = now.timestamp() + 600
+    states = {
+        "studio": BackendState(
+            health=away, breaker=Breaker(failures=3, opened=1, open_until=until_s, words="no answer")
+        ),
+        "cloud": BackendState(health=Health(latency_s=0.082, at=now, since=now), running=1),
+        "spare": BackendState(
+            health=Health(latency_s=0.011, at=now, since=now), breaker=Breaker(failures=1, words=failed)
+        ),
+    }
+    boards = Boards(lambda: house.store)
+    boards.change(lambda board: board.model_copy(update={"backends": states}), now)
+    boards.prefer("cloud", "mary", now)
+    told = {
+        "run": f"{now:%Y%m%dT%H%M%S}-cloud",
+        "backend": "cloud",
+        "model": "faulty",
+        "started_at": now,
+        "ended_at": now,
+    }
+    report = RunReport.model_validate(
+        {**told, "why": "the queue is empty", "unavailable": False, "done": 4, "seconds": 60.0, "usd": 0.48}
+    )
+    house.store.put(run_name(report.run), report.to_bytes())
+    return path
 
 
 def new_run(house: House, state: str, *, age_s: float = 5.0, done: int = 0, failed: int = 0) -> str:

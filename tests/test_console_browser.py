@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has no annotations
-from exhibition import fill, new_run
+from exhibition import fill, name_backends, new_run
 from house import House
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 from serving import serving
@@ -68,7 +68,7 @@ class Console:
 def console(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     house = House(tmp_path_factory.mktemp("console"))
     fill(house)
-    with serving(house) as served:
+    with serving(house, dispatcher_backends=str(name_backends(house))) as served:
         yield Console(str(served.client.base_url).rstrip("/"), browser, house)
     house.close()
 
@@ -85,7 +85,13 @@ def test_every_page_is_accessible_and_loads_nothing_from_elsewhere(console: Cons
     page = console.open("/console/", **options)
     for path in (
         *("/console/", "/console/batches", "/console/batches/b", "/console/batches/b/made", "/console/batches/b/dear"),
-        *("/console/submit", "/console/runs", f"/console/runs/{run_of(console.house)}", "/console/sign-in"),
+        *(
+            "/console/submit",
+            "/console/runs",
+            f"/console/runs/{run_of(console.house)}",
+            "/console/backends",
+            "/console/sign-in",
+        ),
     ):
         page.goto(path)
         if path == "/console/submit":

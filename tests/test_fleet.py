@@ -345,6 +345,56 @@ def test_the_preferred_backend_is_remembered_with_who_said_so(town: Town) -> Non
         fleet.prefer("clod", "ann")
 
 
+def test_a_worker_that_somebody_asks_for_is_started_at_that_backend_and_its_receipts_say_so(town: Town) -> None:
+    """Also where others would be done in time: these 110 s are enough for the first, and not for the second."""
+    fleet = town.fleet(wish=Wish(finish_within_s=110))
+
+    assert fleet.against("cloud") == ""
+    assert fleet.start_at("cloud", "20270115T080000-1") == ["cloud:cloud0"]
+
+    assert (town.local.asked, town.cloud.routes) == (0, ["asked for by hand"])
+    assert (town.state("cloud").running, town.state("cloud").begun[0].ids) == (1, ("cloud0",))
+
+
+def test_what_no_wish_overrides_holds_for_who_asks_for_a_worker_too(town: Town) -> None:
+    """And no other backend is asked instead."""
+    town.well = False
+    fleet = town.fleet(wish=Wish(max_video_usd=0.0001))
+
+    for name, reason in (("local", "local did not answer since"), ("cloud", "0.0001 are allowed")):
+        assert reason in fleet.against(name)
+        with pytest.raises(NoneMay, match=reason):
+            fleet.start_at(name, "w")
+
+    assert (town.local.asked, town.cloud.asked) == (0, 0)
+    assert town.state("cloud").breaker.failures == 0
+
+
+def test_a_backend_that_refuses_who_asks_for_a_worker_is_left_alone_and_the_others_are_not(town: Town) -> None:
+    town.cloud.trouble = QuotaExceeded("no machines", retry_s=300)
+    fleet = town.fleet()
+
+    with pytest.raises(NoneMay, match="it failed once: no machines; left alone until 08:05:00 UTC") as told:
+        fleet.start_at("cloud", "w")
+
+    assert told.value.retry_s < 5, "the waker does not wait for it"
+    assert "left alone until" in fleet.against("cloud")
+    assert town.start(fleet) == ["local:local0"]
+    assert (town.cloud.asked, town.local.asked) == (1, 1)
+
+
+def test_a_glance_tells_how_the_backends_are_and_ends_and_remembers_nothing(town: Town) -> None:
+    fleet = town.fleet(retries=0)
+    town.start(fleet)
+    before = fleet.board()
+    town.well = False
+
+    seen = fleet.glance()
+
+    assert (seen.state("local").health.ok, seen.state("local").running) == (False, 1)
+    assert (town.local.ended, fleet.board()) == ([], before)
+
+
 def test_what_a_video_costs_is_measured_by_the_backends_own_runs(town: Town) -> None:
     fleet = town.fleet()
     guessed = {line.name: line for line in lines(fleet, fleet.board())}

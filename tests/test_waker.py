@@ -32,7 +32,7 @@ from nightreel_dispatcher.looked import Looked, last
 from nightreel_dispatcher.monitoring import Monitoring
 from nightreel_dispatcher.policy_settings import PolicySettings
 from nightreel_dispatcher.settings import DispatcherSettings
-from nightreel_dispatcher.starts import APPEAR_S, Ledger, Starts
+from nightreel_dispatcher.starts import APPEAR_S, Ledger, Start, Starts
 from nightreel_dispatcher.waker import CALM_S, STEP_S, Waker
 from nightreel_queue.base import Message
 from nightreel_queue.pubsub import Address
@@ -235,6 +235,58 @@ def test_a_look_that_tells_nothing_new_is_written_once_a_minute(office: Office) 
     office.ahead_s += STEP_S
     office.look()
     assert Starts(office.desk.store).read()[1] != first
+
+
+# Somebody asks for a worker
+
+
+def test_a_worker_that_somebody_asks_for_is_recorded_and_started_whatever_the_rule_says(office: Office) -> None:
+    office.policy = PolicySettings(max_wait_s=9000)
+    office.publish("a")
+    assert office.look().started == 0
+    recorded: list[str] = []
+
+    def ask(start: Start) -> list[str]:
+        [known] = office.ledger().starts
+        recorded.append(f"{known.id} {known.state}")
+        return ["mine"]
+
+    looked = office.waker().start_one("asked for by hand", ask)
+
+    [start] = office.ledger().starts
+    assert recorded == [f"{start.id} decided"], "a dispatcher that is killed now leaves its start in the books"
+    assert (start.state, start.ids, start.why, looked.started) == ("started", ("mine",), "asked for by hand", 1)
+    assert office.look().words == "1 running will take it"
+    assert office.asked_for == 0
+
+
+def test_nobody_gets_a_worker_by_asking_that_would_leave_at_once_or_be_one_too_many(office: Office) -> None:
+    def said(against: str = "") -> str:
+        looked = office.waker().start_one("by hand", against=lambda: against)
+        assert looked.started == 0
+        return looked.words
+
+    assert "nothing waits" in said()
+    office.publish("a")
+    assert said("its breaker is open") == "by hand: none is started: its breaker is open"
+
+    Holds(office.desk.store).put("the bill", utc_now())
+    assert "on hold: the bill" in said()
+    Holds(office.desk.store).lift(utc_now())
+
+    now, spending = utc_now(), Spending(office.desk.store)
+    share = Share(run="r", micro_usd=5_000_000, since=now, until=now + dt.timedelta(hours=1))
+    spending.reserve(share, limit_micro_usd=5_000_000)
+    assert "all 5.00 USD" in said()
+    spending.settle(f"{now:%Y-%m}", "r", 0)
+
+    office.run.faults["RunJob"] = Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, "quota", times=1)
+    assert office.look().started == 0
+    assert "the last start came to nothing" in said()
+
+    assert office.look(again=True).started == 1
+    assert "1 of 1 workers are up" in said()
+    assert len(office.run.up) == 1
 
 
 # More than one who looks

@@ -13,6 +13,8 @@ from starlette.testclient import TestClient
 from nightreel_dispatcher.app import create_app
 from nightreel_dispatcher.desk import Desk
 from nightreel_dispatcher.identity import Verify
+from nightreel_dispatcher.opening import open_desk
+from nightreel_dispatcher.policy_settings import PolicySettings
 from nightreel_dispatcher.settings import DispatcherSettings
 from nightreel_worker.settings import Settings
 
@@ -32,12 +34,15 @@ class Visitor:
         *,
         token: str | None = None,
         own: dict[str, str] | None = None,
+        policy: PolicySettings | None = None,
         verify: Verify | None = None,
         **settings: Any,
     ) -> None:
+        """policy: what starts workers; without it nothing does."""
         given: dict[str, Any] = {**({"token": token} if token else {}), **(own or {})}
-        self.desk = Desk(Settings(store=str(store), **settings), DispatcherSettings(**given))
-        self.app = create_app(self.desk, verify)
+        known = Settings(store=str(store), **settings), DispatcherSettings(**given)
+        self.desk, self.waker = open_desk(*known, policy) if policy else (Desk(*known), None)
+        self.app = create_app(self.desk, verify, self.waker)
         self.client = TestClient(self.app, base_url=HERE, follow_redirects=False)
 
     def get(self, path: str, **headers: str) -> httpx.Response:

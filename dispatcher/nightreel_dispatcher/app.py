@@ -34,6 +34,7 @@ from .jobs import DeskOf, refusals
 from .looked import last
 from .looking import latest
 from .replies import mistakes_of
+from .waker import Waker
 
 log = structlog.get_logger()
 
@@ -50,11 +51,14 @@ STATUS_OF: dict[type[Exception], int] = {
 }
 
 
-def create_app(desk: Desk, verify: Verify | None = None) -> FastAPI:
-    """The app at a desk, which it closes at its end. `verify` says who sent an identity token; Google's by default."""
+def create_app(desk: Desk, verify: Verify | None = None, waker: Waker | None = None) -> FastAPI:
+    """The app at a desk, which it closes at its end. `verify` says who sent an identity token; Google's by default.
+
+    waker: starts workers for the desk, if anything does.
+    """
 
     keeper = Keeper(desk.own, verify)
-    console = create_console(desk, keeper)
+    console = create_console(desk, keeper, waker)
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:

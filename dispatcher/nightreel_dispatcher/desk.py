@@ -41,7 +41,7 @@ class Desk:
     ) -> None:
         self.settings, self.own = settings, own
         self._wake = wake
-        self._waiting = waiting or (lambda: self.queue.backlog().total)
+        self.waiting = waiting or (lambda: self.queue.backlog().total)
         self._lock = threading.Lock()
         self._store: Store | None = None
         self._queue: Queue | None = None
@@ -65,7 +65,7 @@ class Desk:
     @property
     def is_full(self) -> bool:
         """Does as much wait as may wait? Raises QueueUnavailable."""
-        return 0 < self.own.queue_limit <= self._waiting()
+        return 0 < self.own.queue_limit <= self.waiting()
 
     def wake(self, reason: str) -> None:
         """Say that something came in. What came in is safe by now, so that trouble with waking must not undo it."""

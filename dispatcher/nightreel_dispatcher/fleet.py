@@ -7,6 +7,7 @@ Everything is done when somebody looks: who looks seldom hears late of a backend
 from __future__ import annotations
 
 import datetime as dt
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -100,6 +101,17 @@ class Fleet:
                 raise NoneMay(*self._why_none())
             return ids
 
+    def start_at(self, name: str, wake: str) -> Sequence[str]:
+        """Start one worker at this backend and at no other, because somebody asks for it. Raises NoneMay with the reason."""
+        with self._lock:
+            choice = self._asked_for(name)
+            if not choice.start:
+                raise NoneMay(choice.reason, LEAST_RETRY_S)
+            ids = self._start(choice, wake)
+            if not ids:
+                raise NoneMay(trouble(self._boards.read().state(name).breaker, self._now()), LEAST_RETRY_S)
+            return ids
+
     def executions(self) -> Sequence[Execution]:
         """As in the protocol, each id after its backend's name. Asks how the backends are, and judges what was started."""
         with self._lock:
@@ -121,6 +133,11 @@ class Fleet:
         """Where the next worker would be started, and why."""
         return self._choices(board, 1, set())
 
+    def against(self, name: str) -> str:
+        """Why `start_at` would start nothing there now; empty when it would."""
+        choice = self._asked_for(name)
+        return "" if choice.start else choice.reason
+
     def expense(self, member: Member) -> Expense:
         """What a video takes and costs there. Raises StoreUnavailable."""
         return self._expenses.of(member.backend)
@@ -141,6 +158,16 @@ class Fleet:
         with self._lock:
             self._look(at_once=True)
         return self._boards.read()
+
+    def glance(self) -> Board:
+        """Ask all backends now; nothing is written, judged or ended. For those whose starts somebody else judges."""
+        board, now_s = Board(), self._now()
+        for member in self.members:
+            heard = self._hear(member, asked=True)
+            up = sum(each.is_up for each in heard.executions or ())
+            state = BackendState(health=_health(Health(), heard.answer, now_s), running=up)
+            board = board.with_state(member.name, state)
+        return board
 
     def tend(self, stop: threading.Event, changed: Callable[[str], None]) -> None:
         """Look after the backends until `stop`; `changed` hears, in words, of what may call for another worker."""
@@ -236,11 +263,16 @@ class Fleet:
 
     # starting
 
-    def _choices(self, board: Board, count: int, asked: set[str]) -> list[Choice]:
+    def _asked_for(self, name: str) -> Choice:
+        """As if it were preferred and nobody were in a hurry: what holds it back then no wish overrides."""
+        found = self._choices(self._boards.read(), 1, set(), replace(self._wish, prefer=name, finish_within_s=math.inf))
+        return replace(next(choice for choice in found if choice.name == name), route="asked for by hand")
+
+    def _choices(self, board: Board, count: int, asked: set[str], wish: Wish | None = None) -> list[Choice]:
         now_s = self._now()
         seen = [self._seen(member, board.state(member.name), member.name in asked, now_s) for member in self.members]
         prefer = board.prefer.name if board.prefer else ""
-        return choose(self._waiting(), count, seen, replace(self._wish, prefer=prefer))
+        return choose(self._waiting(), count, seen, wish or replace(self._wish, prefer=prefer))
 
     def _seen(self, member: Member, state: BackendState, asked: bool, now_s: float) -> Seen:
         backend, expense = member.backend, self._expenses.of(member.backend)

@@ -24,8 +24,8 @@ def _app() -> ASGIApp:
     settings, own = Settings(), DispatcherSettings()
     configure(settings)
     check_guard(own, "0.0.0.0")
-    desk, _ = open_desk(settings, own, PolicySettings())  # nobody looks by a clock here: events and POST /tick do
-    return create_app(desk)
+    desk, waker = open_desk(settings, own, PolicySettings())  # nobody looks by a clock here: events and POST /tick do
+    return create_app(desk, waker=waker)
 
 
 _APP = _app()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 
-from nightreel_pipelines.models import load_models
+from nightreel_pipelines.models import load_models, no_model
 from nightreel_queue.errors import QueueUnavailable
 from nightreel_worker.settings import Settings
 
-from .backends import Backend, load_backends, only_backend
+from .backends import Backend, BadBackends, load_backends, only_backend
 from .backlog import Figures
 from .board import Boards
 from .desk import Desk
@@ -67,6 +67,23 @@ def open_fleet(
     )
     waker = Waker(desk, fleet, policy, figures, judges=True)
     return desk, waker, fleet
+
+
+def fleet_to_see(desk: Desk, waker: Waker | None) -> Fleet:
+    """The backends of whoever starts workers. Without a file: one for its launcher, to be seen by `glance` alone.
+
+    Raises SourceUnavailable; BadBackends when there is no such model as the settings name.
+    """
+    if waker is not None and isinstance(waker.launcher, Fleet):
+        return waker.launcher
+    settings, models = desk.settings, load_models(desk.settings.models)
+    if settings.model not in models:
+        raise BadBackends(f"NIGHTREEL_MODEL: {no_model(settings.model, models)}")
+    launcher = waker.launcher if waker else None
+    backend = only_backend(settings, launcher.name if launcher else "none", waker.max_workers if waker else 1)
+    member = Member(backend, launcher, asker(backend, models[backend.model]))
+    expenses = Expenses(lambda: desk.store, models, settings.prices)
+    return Fleet([member], Boards(lambda: desk.store), expenses, lambda: desk.waiting(), Wish())
 
 
 def _launcher_of(backend: Backend, settings: Settings, policy: PolicySettings) -> Launcher | None:

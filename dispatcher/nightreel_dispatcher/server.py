@@ -54,7 +54,7 @@ def serve(desk: Desk, host: str, port: int, *, watch: Path | None = None, waker:
             if isinstance(fleet := waker.launcher, Fleet):
                 stack.enter_context(_beside("backends", lambda stop: fleet.tend(stop, waker.poke)))
         config = uvicorn.Config(
-            create_app(desk),
+            create_app(desk, waker=waker),
             log_config=None,
             access_log=False,
             server_header=False,

@@ -11,7 +11,8 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -31,7 +32,7 @@ from .launchers.base import Launcher, LauncherError, LauncherUnavailable, NoneMa
 from .looked import Looked
 from .policy_settings import PolicySettings
 from .starts import APPEAR_S, CameOf, Ledger, Start, Starts
-from .verdict import Verdict, judge
+from .verdict import Verdict, judge, restraint
 from .workload import Workload
 
 log = structlog.get_logger()
@@ -42,6 +43,18 @@ STEP_S = (
 CALM_S = 2.0  # between two looks, at least: what comes in meanwhile is looked at together
 COUNT_EVERY_S = 15.0  # a count for the queue's limit is good for so long
 EARLY = dt.timedelta(minutes=10)  # by which a run's name may be older than its start: clocks differ
+
+
+Ask = Callable[[Start], Sequence[str]]
+"""Starts the workers of a start that is recorded, and says their ids. Raises LauncherError."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ByHand:
+    """A worker that a person asks for."""
+
+    ask: Ask
+    against: Callable[[], str]
 
 
 class Waker:
@@ -93,6 +106,20 @@ class Waker:
         with self._lock:
             return self._look_again(why, dry_run=dry_run, again=again)
 
+    @property
+    def max_workers(self) -> int:
+        return self._settings.max_workers
+
+    def start_one(self, why: str, ask: Ask | None = None, against: Callable[[], str] = lambda: "") -> Looked:
+        """Start a worker because a person asks for one, whether or not the rule would; the words say why none was.
+
+        ask: who is asked for it, instead of the launcher. against: why that would be of no use, as of now. A hold, a month
+        whose money is spent, the most workers and the pauses after failures stand. Raises QueueUnavailable, StoreError,
+        InvalidJob.
+        """
+        with self._lock:
+            return self._look_again(why, by_hand=_ByHand(ask or self._ask, against))
+
     def waiting(self) -> int:
         """Messages that count towards the queue's limit; of a queue that does not count itself, as of a moment ago."""
         counted = self._desk.queue.backlog()
@@ -102,12 +129,14 @@ class Waker:
             self._counted, self._counted_at = self._backlog().waiting.jobs, time.monotonic()
         return self._counted
 
-    def _look_again(self, why: str, *, dry_run: bool = False, again: bool = False) -> Looked:
+    def _look_again(
+        self, why: str, *, dry_run: bool = False, again: bool = False, by_hand: _ByHand | None = None
+    ) -> Looked:
         """Until nobody else wrote the ledger meanwhile."""
         self._due_at = time.monotonic() + STEP_S
         while True:
             try:
-                looked = self._look(why, dry_run=dry_run, again=again)
+                looked = self._look(why, dry_run=dry_run, again=again, by_hand=by_hand)
                 break
             except Conflict:
                 continue  # somebody else decided something, or noted it
@@ -115,7 +144,7 @@ class Waker:
         self._due_at = time.monotonic() + min(STEP_S, max(CALM_S, looked.look_again_s or STEP_S))
         return looked
 
-    def _look(self, why: str, *, dry_run: bool, again: bool) -> Looked:
+    def _look(self, why: str, *, dry_run: bool, again: bool, by_hand: _ByHand | None) -> Looked:
         """Raises Conflict when somebody else wrote the ledger."""
         starts = Starts(self._desk.store)
         stored, generation = starts.read()
@@ -129,12 +158,15 @@ class Waker:
             ledger = ledger.updated(executions, self._now(), self._came_of)
             backlog = self._backlog()
             running = max(ledger.running(executions, self._now()), int(backlog.held))
-            verdict = self._judge(backlog, ledger, running)
+            if by_hand:
+                verdict = self._judge_by_hand(why, by_hand, backlog, ledger, running)
+            else:
+                verdict = self._judge(backlog, ledger, running)
             looked = self._told(why, verdict, backlog, running)
             if verdict.start and not dry_run:
                 start = _start(verdict, looked)
                 starts.write(ledger.with_start(start).model_copy(update={"looked": looked}), generation)
-                return self._launch(starts, start, looked)
+                return self._launch(starts, start, looked, by_hand.ask if by_hand else self._ask)
         if not dry_run and _is_news(stored, ledger, looked):
             starts.write(ledger.model_copy(update={"looked": looked}), generation)
             log.info("looked", **looked.model_dump(mode="json", exclude={"at"}))
@@ -159,6 +191,13 @@ class Waker:
     def _judge(self, backlog: Backlog, ledger: Ledger, running: int) -> Verdict:
         policy = self._settings.policy(self._work.pace().start_s)
         return judge(backlog, ledger, running, policy, self._stop(), self._now())
+
+    def _judge_by_hand(self, why: str, by_hand: _ByHand, backlog: Backlog, ledger: Ledger, running: int) -> Verdict:
+        """One worker, unless something stands against it; then the rule has its turn again."""
+        against = _against_one(backlog, ledger, running, self.max_workers, self._now())
+        if against := self._stop() or against or by_hand.against():
+            return Verdict(0, f"{why}: none is started: {against}", CALM_S)
+        return Verdict(1, why, CALM_S)
 
     def _stop(self) -> str | None:
         """What a worker would leave for at once: a hold, or a month whose money is spent."""
@@ -190,11 +229,14 @@ class Waker:
             trouble=verdict.trouble,
         )
 
-    def _launch(self, starts: Starts, start: Start, looked: Looked) -> Looked:
-        """Ask the launcher, and record what it said."""
+    def _ask(self, start: Start) -> Sequence[str]:
+        return self.launcher.start(start.count, start.id, start.why)
+
+    def _launch(self, starts: Starts, start: Start, looked: Looked, ask: Ask) -> Looked:
+        """Ask for the workers, and record what it said."""
         retry_s, exactly = 0.0, False
         try:
-            ids = tuple(self.launcher.start(start.count, start.id, start.why))
+            ids = tuple(ask(start))
             said: dict[str, object] = {"state": "started", "ids": ids}
             looked = looked.model_copy(update={"started": len(ids)})
         except Refused as exc:
@@ -222,6 +264,15 @@ def came_of(store: Store, start: Start) -> bool:
             if report and report.wake == start.id and report.ended_jobs:
                 return True
     return False
+
+
+def _against_one(backlog: Backlog, ledger: Ledger, running: int, most: int, now_s: float) -> str:
+    """Why not even a person gets one more worker; empty when nothing is against it."""
+    if not backlog.waiting.jobs:
+        return "nothing waits, so that it would find nothing to do"
+    if running >= most:
+        return f"{running} of {most} workers are up (NIGHTREEL_DISPATCHER_MAX_WORKERS)"
+    return restraint(ledger) if ledger.waits_s(now_s) else ""
 
 
 def _start(verdict: Verdict, looked: Looked) -> Start:

@@ -16,14 +16,17 @@ from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from nightreel_pipelines.errors import SourceUnavailable
 from nightreel_queue.errors import InvalidJob, QueueUnavailable
 from nightreel_storage.errors import Conflict, NotFound, StoreError, StoreUnavailable
 from nightreel_storage.receipts import AlreadyEnded
 from nightreel_worker.errors import BadPrice
 
+from ..backends import BadBackends
 from ..desk import Desk
 from ..identity import Keeper
-from . import actions, batches, files, runs, submit, tonight
+from ..waker import Waker
+from . import actions, backends, batches, files, runs, submit, tonight
 from .door import ROOT, Door, cookie_line
 from .forms import SIGN_IN_BYTES, Form, read_form, text
 from .pages import asset, page, problem_page
@@ -39,6 +42,8 @@ STATUS_OF: dict[type[Exception], int] = {
     QueueUnavailable: 503,
     StoreUnavailable: 503,
     BadPrice: 503,
+    SourceUnavailable: 503,
+    BadBackends: 503,
     Conflict: 409,
     StoreError: 500,
 }
@@ -46,13 +51,13 @@ STATUS_OF: dict[type[Exception], int] = {
 log = structlog.get_logger()
 
 
-def create_console(desk: Desk, keeper: Keeper) -> FastAPI:
-    """The console at a desk. Whoever mounts it calls `close` of its `state.shelf` at the end."""
+def create_console(desk: Desk, keeper: Keeper, waker: Waker | None = None) -> FastAPI:
+    """The console at a desk, and at who starts its workers. Whoever mounts it calls `close` of its `state.shelf` at the end."""
     token = desk.own.token
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    app.state.desk, app.state.shelf = desk, Shelf(desk)
+    app.state.desk, app.state.shelf = desk, Shelf(desk, waker)
     app.state.sessions = Sessions(token.get_secret_value() if token else None)
-    for part in (tonight, batches, files, actions, submit, runs):
+    for part in (tonight, backends, batches, files, actions, submit, runs):
         app.include_router(part.router)
     app.add_api_route("/sign-in", sign_in_page)
     app.add_api_route("/sign-in", sign_in, methods=["POST"])

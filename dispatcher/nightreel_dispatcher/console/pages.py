@@ -38,18 +38,20 @@ def part(request: Request, template: str, **values: Any) -> Markup:
     return Markup(_templates().get_template(template).render({"csrf": session.csrf} | values))
 
 
-def live(body: Markup, address: str, said: str = "") -> Markup:
-    """A part that asks for itself at `address` every POLL_S, and is replaced when it has changed.
+def live(body: Markup, address: str, said: str = "", every_s: int = POLL_S) -> Markup:
+    """A part that asks for itself at `address` every so often, and is replaced when it has changed.
 
     `said`: one sentence for screen readers, which hear it when it changes.
     """
     was = f"{_digest(body)}-{_digest(said)}"
     joint = "&" if "?" in address else "?"
     text = _templates().get_template("_live.html")
-    return Markup(text.render(body=body, address=f"{address}{joint}was={was}", poll_s=POLL_S))
+    return Markup(text.render(body=body, address=f"{address}{joint}was={was}", poll_s=every_s))
 
 
-def changed(body: Markup, address: str, was: str, said: str = "", *, rests: bool = False) -> Response:
+def changed(
+    body: Markup, address: str, was: str, said: str = "", every_s: int = POLL_S, *, rests: bool = False
+) -> Response:
     """What such a part is answered: nothing to swap (204) while all is as it `was`, so that nothing flickers.
 
     `rests`: it will not change by itself any more, and need not ask again.
@@ -58,7 +60,7 @@ def changed(body: Markup, address: str, was: str, said: str = "", *, rests: bool
     if before == _digest(body):
         return Response(status_code=204)
     told = _templates().get_template("_said.html").render(said=said) if said_before != _digest(said) else ""
-    return HTMLResponse((body if rests else live(body, address, said)) + Markup(told))
+    return HTMLResponse((body if rests else live(body, address, said, every_s)) + Markup(told))
 
 
 def problem_page(status: int, problems: Sequence[str], retry_s: int | None = None) -> HTMLResponse:

@@ -8,6 +8,9 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from ..desk import Desk
+from ..fleet import Fleet
+from ..opening import fleet_to_see
+from ..waker import Waker
 from .catalogue import Catalogue
 from .census import Census
 from .runbook import Runbook
@@ -21,8 +24,13 @@ class Shelf:
     property raises StoreUnavailable.
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, desk: Desk, waker: Waker | None = None) -> None:
+        self.desk, self.waker = desk, waker
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """Raises SourceUnavailable, BadBackends."""
+        return fleet_to_see(self.desk, self.waker)
 
     @cached_property
     def catalogue(self) -> Catalogue:

@@ -41,7 +41,9 @@ def size(number: float) -> str:
 
 def did(what: str) -> str:
     """What was done, from the address that an action leads to: WHAT-DONE-LEFT; empty for anything else."""
-    match = re.fullmatch(r"(held|resumed|cancelled|retried|submitted)-(\d{1,7})-(\d{1,7})", what)
+    match = re.fullmatch(
+        r"(held|resumed|cancelled|retried|submitted|preferred|unpreferred|asked|begun)-(\d{1,7})-(\d{1,7})", what
+    )
     if match is None:
         return ""
     done, left = int(match[2]), int(match[3])
@@ -50,6 +52,10 @@ def did(what: str) -> str:
         "resumed": "The hold is lifted.",
         "cancelled": f"{count(done, 'job')} cancelled." if done else "Nothing was left to cancel.",
         "retried": f"{count(done, 'job')} enqueued again." if done else "Nothing was left to retry.",
+        "preferred": "Preferred, for all dispatchers of this store.",
+        "unpreferred": "Nothing is preferred: the order of the file counts.",
+        "asked": "All were asked just now.",
+        "begun": "A worker is started.",
         "submitted": "Enqueued. Submitting the same again changes nothing.",
     }[match[1]]
     return said + (f" There was no time for {left:,} more: do it again." if left else "")
