@@ -28,7 +28,8 @@ from nightreel_queue.job import Job
 from nightreel_storage.connect import open_store
 from nightreel_storage.receipts import Receipts
 
-JOBS = 12
+LEAST_JOBS = 12
+JOB_S = 2.0  # that the first backend takes for one
 PATIENCE_S = 240.0
 LOOK_S = 0.02
 MODELS = """
@@ -69,6 +70,7 @@ class House:
     def __init__(self, folder: Path, ask_every_s: float) -> None:
         self._folder, self._store = folder, open_store(str(folder / "out"))
         ports = [_free_port(), _free_port()]
+        jobs = max(LEAST_JOBS, round(3 * ask_every_s / JOB_S))  # it must not be done before anybody asks how it is
         (folder / "models.toml").write_text(MODELS)
         (folder / "backends.toml").write_text(BACKENDS.format(port=ports[0]))
         settings = {
@@ -81,7 +83,7 @@ class House:
         self.source = subprocess.Popen([sys.executable, "-m", "http.server", str(ports[0])], **quiet)  # type: ignore[call-overload]  # keywords in a dict
         _until(lambda: _answers(ports[0]), "the source")
         with contextlib.closing(open_queue(f"sqlite:///{folder}/out/.nightreel/queue.db")) as queue:
-            queue.publish([Message.of(_job(number)) for number in range(JOBS)])
+            queue.publish([Message.of(_job(number)) for number in range(jobs)])
         command = [sys.executable, "-m", "nightreel", "serve", "--port", str(ports[1])]
         self._serve = subprocess.Popen(command, env=environment, **quiet)  # type: ignore[call-overload]  # likewise
 
