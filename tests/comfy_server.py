@@ -174,10 +174,13 @@ class Comfy:
         if name not in self.files or self.control.get("no_files"):
             return Response(status_code=404)
         data = self.files[name]
-        if self.control.get("damage"):
+        headers = {"Content-Length": str(len(data))}
+        if harm := self.control.get("damage"):
             (self.folder / "control.json").unlink()
-            data = data[: len(data) // 2]
-        return Response(data, media_type="image/png")
+            data = data[: len(data) // 2] if harm in ("half", "cut") else b""
+            if harm in ("half", "empty"):  # otherwise the connection ends before the answer does
+                headers = {"Content-Length": str(len(data))}
+        return Response(data, media_type="image/png", headers=headers)
 
     async def post_image(self, request: Request) -> Response:
         head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
@@ -343,7 +346,7 @@ def main() -> None:
     port, folder = int(sys.argv[1]), Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
-    uvicorn.run(app(folder), host="127.0.0.1", port=port, log_level="error")
+    uvicorn.run(app(folder), host="127.0.0.1", port=port, log_level="critical")
 
 
 if __name__ == "__main__":

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from comfy_process import Comfy
 from house import House, finish, job, until
-from proxy import free_port
+from proxy import Proxy, free_port
 
 from nightreel_pipelines.base import Tick
 from nightreel_pipelines.comfyui.settings import ComfyuiSettings
@@ -24,40 +22,7 @@ from nightreel_pipelines.models import load_models
 from nightreel_pipelines.recipe import Recipe, Start
 from nightreel_queue.job import Job
 
-HERE = Path(__file__).parent
 SPEC = load_models()["comfyui-schnell"]
-
-
-class Comfy:
-    """A server as a process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.address = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> Comfy:
-        paths = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH", "")]))
-        command = [sys.executable, "-m", "comfy_server", str(self.port), str(self.folder)]
-        self.process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}, cwd=HERE)
-        until(self._listens, "a ComfyUI server")
-        return self
-
-    def control(self, **wishes: object) -> None:
-        (self.folder / "control.json").write_text(json.dumps(wishes))
-
-    def log(self, name: str) -> list[str]:
-        path = self.folder / f"{name}.log"
-        return path.read_text().splitlines() if path.exists() else []
-
-    def kill(self) -> None:
-        if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +62,8 @@ def source() -> Iterator[Callable[..., ComfyuiSource]]:
     """Makes the source as a worker has it."""
     made: list[ComfyuiSource] = []
 
-    def one(*servers: Comfy, **settings: object) -> ComfyuiSource:
-        addresses = ",".join(server.address for server in servers)
+    def one(*servers: Comfy | Proxy, **settings: object) -> ComfyuiSource:
+        addresses = ",".join(server.url for server in servers)
         made.append(ComfyuiSource(SPEC, ComfyuiSettings.model_validate({"servers": addresses} | settings)))
         return made[-1]
 
@@ -191,13 +156,24 @@ def test_a_picture_is_not_lost_with_the_messages_about_it(
     assert len(pair[0].log("drawn")) == 1
 
 
-def test_a_damaged_picture_is_fetched_from_another_try(pair: list[Comfy], source: Callable[..., ComfyuiSource]) -> None:
-    pair[0].control(damage=True)
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("half", "a picture came damaged: it was cut off"),
+        ("empty", "a picture came damaged: it was cut off"),
+        ("cut", "broke off"),
+        ("cut before its first byte", "broke off"),
+    ],
+)
+def test_a_damaged_picture_is_fetched_from_another_try(
+    pair: list[Comfy], source: Callable[..., ComfyuiSource], harm: str, words: str
+) -> None:
+    pair[0].control(damage=harm)
 
-    with pytest.raises(SourceAway, match="a picture came damaged: it was cut off"):
-        drawn(source(pair[0]), "a tent")
-    assert drawn(source(pair[0]), "a tent") == ["a tent"]
-    assert pair[0].log("drawn") == ["a tent"]
+    with pytest.raises(SourceAway, match=words):
+        drawn(source(pair[0]), f"a tent, {harm}")
+    assert drawn(source(pair[0]), f"a tent, {harm}") == [f"a tent, {harm}"]
+    assert pair[0].log("drawn") == [f"a tent, {harm}"]
 
 
 # what is wrong for good
@@ -260,7 +236,7 @@ def test_a_node_that_fails_is_tried_again_and_then_told_as_comfyui_tells_it(
         drawn(source(pair[0], retries=1), "fail")
 
     words = "node 31 (KSampler): mat1 and mat2 shapes cannot be multiplied (RuntimeError)"
-    assert str(told.value) == f"{pair[0].address}: {words}"
+    assert str(told.value) == f"{pair[0].url}: {words}"
     assert len(pair[0].log("prompts")) == 2
 
 
@@ -275,6 +251,20 @@ def test_a_server_that_looks_well_and_fails_is_left_alone_while_the_other_draws(
     assert len(pair[0].log("prompts")) <= 2
 
 
+@pytest.mark.parametrize("trouble", [{"lying": True}, {"lacks": ["ae.safetensors"]}])
+def test_a_server_that_is_not_linked_yet_is_waited_for_by_what_the_first_one_could_not_draw(
+    pair: list[Comfy], source: Callable[..., ComfyuiSource], trouble: dict[str, object]
+) -> None:
+    pair[0].control(**trouble)
+    slow = Proxy(lambda: pair[1].port)
+    slow.delay_s = 0.3
+    try:
+        assert drawn(source(pair[0], slow), "a late boat") == ["a late boat"]
+    finally:
+        slow.close()
+    assert len(pair[0].log("prompts")) <= 1
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_server_that_has_no_time_is_asked_later(
     pair: list[Comfy], source: Callable[..., ComfyuiSource], status: int
@@ -284,7 +274,7 @@ def test_a_server_that_has_no_time_is_asked_later(
 
     assert drawn(both, "one", "two") != []
     assert len(pair[1].log("drawn")) == 2
-    with pytest.raises(SourceAway, match=rf"no ComfyUI server can be used: {pair[0].address}: answers {status}"):
+    with pytest.raises(SourceAway, match=rf"no ComfyUI server can be used: {pair[0].url}: answers {status}"):
         drawn(source(pair[0]), "three")
 
 
@@ -382,7 +372,7 @@ def test_render_makes_the_same_film_as_ever_by_two_servers_without_torch(house: 
         f"jobs:\n  - id: film\n    shots:\n{shots}  - id: twin\n    shots:\n{shots}"
     )
     render = (sys.executable, "-m", "nightreel", "render", "films.yaml", "--model", "comfyui-schnell")
-    servers = ",".join(server.address for server in pair)
+    servers = ",".join(server.url for server in pair)
     for server in pair:
         server.control(step_s=0.03)  # the twin comes while the film is drawn
 
@@ -417,7 +407,7 @@ def test_plan_refuses_in_the_workers_words_and_asks_no_server(house: House) -> N
 
 def test_a_cancelled_job_leaves_the_server_and_its_worker_goes_on(house: House, pair: list[Comfy]) -> None:
     house.enqueue(comfy_job("endless", "slow one", "slow two"), comfy_job("film", "a lake at dawn"))
-    worker = house.start(model="comfyui-schnell", comfyui_servers=pair[0].address, idle_timeout_s="1")
+    worker = house.start(model="comfyui-schnell", comfyui_servers=pair[0].url, idle_timeout_s="1")
     until(lambda: len(pair[0].log("prompts")) >= 2, "two prompts", worker)
 
     cancel = house.work(sys.executable, "-m", "nightreel", "cancel", "b", "endless")
@@ -437,9 +427,7 @@ def test_a_worker_goes_on_when_its_only_server_is_back_and_makes_nothing_again(
     server.control(step_s=0.1)
     house.enqueue(comfy_job("film", "one", "two", "three", "four"), comfy_job("shared", "four", "five"))
 
-    worker = house.start(
-        model="comfyui-schnell", comfyui_servers=server.address, retry_delay_s="0.3", idle_timeout_s="1"
-    )
+    worker = house.start(model="comfyui-schnell", comfyui_servers=server.url, retry_delay_s="0.3", idle_timeout_s="1")
     until(lambda: len(server.log("drawn")) >= 2, "two keyframes", worker)
     server.kill()
     until(lambda: [each for each in house.attempts("film") if each.end == "preempted"], "the job to go back", worker)
@@ -474,7 +462,7 @@ def test_a_worker_that_is_told_to_leave_calls_its_prompts_off_and_gives_the_job_
     house: House, pair: list[Comfy]
 ) -> None:
     house.enqueue(comfy_job("film", "slow one", "slow two", "slow three"))
-    worker = house.start(model="comfyui-schnell", comfyui_servers=pair[0].address)
+    worker = house.start(model="comfyui-schnell", comfyui_servers=pair[0].url)
     until(lambda: len(pair[0].log("prompts")) == 2, "two prompts", worker)
 
     worker.terminate()

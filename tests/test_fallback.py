@@ -1,13 +1,10 @@
-"""Backends that die, with real workers and a real server: the next one goes on, and each job ends once."""
+"""Backends that die, with real workers and a server that speaks ComfyUI's protocol: the next goes on, and each job ends once."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -15,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from comfy_process import Comfy
 from house import House, job, until, verdict
 
 from nightreel_dispatcher.board import BackendState
@@ -30,10 +28,9 @@ MODELS = """
 source = "testcard"
 megapixels = 0.004
 [sketcher]
-source = "testcard"
+source = "comfyui"
 megapixels = 0.004
 stands_in_for = ["painter"]
-options = {seconds_per_keyframe = 1}
 """
 
 BACKENDS = """
@@ -42,7 +39,7 @@ launcher = "process"
 model = "sketcher"
 retries = 0
 pause_s = 12
-health = "http://127.0.0.1:{port}/"
+env = {{NIGHTREEL_COMFYUI_SERVERS = "{server}"}}
 
 [cloud]
 launcher = "process"
@@ -53,17 +50,16 @@ price = "1.5"
 
 @dataclass
 class Office:
-    """A dispatcher with two backends; the first one's source is a server that can be killed."""
+    """A dispatcher with two backends: the first one draws with ComfyUI, whose server can be killed."""
 
     house: House
-    port: int
-    server: subprocess.Popen[bytes] | None = None
+    comfy: Comfy
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         folder = self.house.folder
         (folder / "models.toml").write_text(MODELS)
-        (folder / "backends.toml").write_text(BACKENDS.format(port=self.port))
+        (folder / "backends.toml").write_text(BACKENDS.format(server=self.comfy.url))
         settings = Settings(
             queue=self.house.places.queue_url,
             store=self.house.places.store_url,
@@ -72,18 +68,6 @@ class Office:
         )
         policy = PolicySettings(max_wait_s=0, ask_every_s=1, backends=folder / "backends.toml")
         self.desk, self.waker, self.fleet = open_fleet(settings, DispatcherSettings(), policy, None)
-
-    def up(self) -> None:
-        program = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(self.port)]
-        self.server = subprocess.Popen(
-            program, cwd=Path(__file__).parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        until(lambda: answers(self.port), "the server")
-
-    def down(self) -> None:
-        if self.server is not None:
-            self.server.kill()
-            self.server.wait()
 
     def enqueue(self, *names: str) -> None:
         self.asked += names
@@ -116,7 +100,7 @@ class Office:
         return [int(json.loads(note.read_text())["pid"]) for note in notes]
 
     def close(self) -> None:
-        self.down()
+        self.comfy.kill()
         for backend in ("local", "cloud"):
             for pid in self.workers(backend):
                 with suppress(ProcessLookupError):
@@ -129,7 +113,7 @@ def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
     house = House(tmp_path)
     for name in ("MODELS", "SCRATCH", "X264_PRESET", "RETRY_DELAY_S", "CANCEL_CHECK_S"):
         monkeypatch.setenv(f"NIGHTREEL_{name}", house.environment[f"NIGHTREEL_{name}"])
-    office = Office(house, free_port())
+    office = Office(house, Comfy(tmp_path / "comfy"))
     yield office
     office.close()
     house.close()
@@ -139,26 +123,15 @@ def wanted(name: str) -> Job:
     return job(name, f"a picture of {name}", render={"model": "painter"})
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
-
-
 def test_a_backend_whose_source_or_worker_is_killed_is_followed_by_the_next_and_gets_its_work_back(
     office: Office,
 ) -> None:
-    office.up()
+    office.comfy.start().control(step_s=0.25)
     office.enqueue("a", "b", "c", "d", "e", "f")
     office.until(lambda: office.house.has_ended("a"), "the first film")
 
     # When its server dies, its worker is told to leave, and the next backend goes on
-    office.down()
+    office.comfy.kill()
     office.until(office.all_ended, "the films of both")
 
     routes = office.routes()
@@ -170,7 +143,7 @@ def test_a_backend_whose_source_or_worker_is_killed_is_followed_by_the_next_and_
     assert len(office.workers("local")) == len(office.workers("cloud")) == 1
 
     # When it answers again, one worker tries it, and closes its breaker
-    office.up()
+    office.comfy.start()
     office.until(lambda: office.state("local").health.ok, "a good answer")
     until(lambda: office.state("local").breaker.state(time.time()) == "half-open", "the end of its pause")
     office.enqueue("g")

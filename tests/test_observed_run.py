@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import socket
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 from finished import nightreel
 from house import House, Run, finish, job, kill, until
+from proxy import free_port
 
 from nightreel_dispatcher.looking import call_off
 from nightreel_storage.batches import Batches
@@ -55,11 +55,6 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
         run = finish(process)
         page = house.store.get(page_name(run.report["run"]))[0].decode()
         yield Observed(house, scraped, run, page)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def scrape(port: int) -> str:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "bench")]
 import judge
 from pocket.captions import T5_LENGTHS, caption, held_out, plain_caption, training_captions, vocabulary
 from pocket.drawing import draw
-from pocket.layout import SAID, Layout, draw_layout, places
+from pocket.layout import GROUND_SAID, SAID, Layout, draw_layout, places
 from pocket.scene import Scene, all_scenes, draw_scene
 
 NAMED = {
@@ -304,6 +305,9 @@ def test_things_stand_where_the_layout_says() -> None:
         assert spoken.place in places(scene, (128, 96))
         assert column / 8 <= layout.x <= (column + 1) / 8
         assert not scene.in_the_sky or row / 6 <= layout.y <= (row + 1) / 6
+        horizon, *phases = spoken.ground.tolist()
+        assert layout.horizon == pytest.approx(NormalDist().cdf(horizon))
+        assert layout.phases == pytest.approx([1.5 * number for number in phases])
 
 
 def test_noise_says_the_layout_and_stays_normal() -> None:
@@ -315,15 +319,18 @@ def test_noise_says_the_layout_and_stays_normal() -> None:
     possible = torch.zeros(4000, 12, dtype=torch.bool)
     possible[:, 3:7] = True
     place = torch.randint(3, 7, (4000,), generator=chance)
-    said = torch.randn(4000, SAID, generator=chance)
+    said, ground = (torch.randn(4000, count, generator=chance) for count in (SAID, GROUND_SAID))
     nothing = torch.zeros(0)
 
     independent = torch.randn(4000, 12, 64, generator=chance)
-    noise = couple(independent, Batch(nothing, possible, place, said, nothing, nothing, nothing, nothing))
+    noise = couple(independent, Batch(nothing, possible, place, said, ground, *(nothing,) * 4))
 
     assert torch.equal(noise[:, 3:7, 0].argmax(1) + 3, place)
     assert torch.equal(noise[torch.arange(4000), place, 1 : 1 + SAID], said)
-    assert torch.equal(noise[..., 1 + SAID :], independent[..., 1 + SAID :])
+    of_ground = slice(1 + SAID, 1 + SAID + GROUND_SAID)
+    assert torch.equal(noise[:, 0, of_ground], ground)
+    assert torch.equal(noise[:, 1:, of_ground], independent[:, 1:, of_ground])
+    assert torch.equal(noise[..., of_ground.stop :], independent[..., of_ground.stop :])
     for token in range(12):  # each number by itself is as it was: normal
         first = noise[:, token, 0]
         assert abs(float(first.mean())) < 0.07

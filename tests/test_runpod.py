@@ -11,7 +11,7 @@ import pytest
 from fake_runpod import A5000, KEY, L4, RTX_3090, FakeRunPod, Fault
 from launcher_contract import Ground, LauncherContract, ended
 from pydantic import SecretStr, ValidationError
-from web_servers import Server, drips
+from web_servers import Connection, Server, drips
 
 from nightreel_dispatcher.launchers.base import (
     LauncherError,
@@ -287,6 +287,16 @@ def test_an_answer_that_is_not_as_documented_is_no_answer(runpod: FakeRunPod, la
 
 def test_an_answer_that_never_ends_is_none(launcher: Open) -> None:
     with Server(drips) as server, pytest.raises(LauncherUnavailable, match="did not answer"):
+        launcher(endpoint=server.url).executions()
+
+
+def test_an_answer_that_is_cut_off_is_none(launcher: Open) -> None:
+    """Even where what came of it can be read: there may be other pods."""
+
+    def cut(connection: Connection) -> None:
+        connection.send(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"pods": []}')
+
+    with Server(cut) as server, pytest.raises(LauncherUnavailable, match="did not answer: IncompleteRead"):
         launcher(endpoint=server.url).executions()
 
 

@@ -38,6 +38,8 @@ class Batch:
     """Token where it stands: int64 (batch,)."""
     said: torch.Tensor
     """What noise says there: float32 (batch, SAID)."""
+    ground: torch.Tensor
+    """What it says of the ground: float32 (batch, GROUND_SAID)."""
     weights: torch.Tensor
     """Of each token's loss, 1 in the mean: float32 (batch, tokens, 1)."""
     clip: torch.Tensor
@@ -58,7 +60,7 @@ class Dataset:
         scenes = [draw_scene(random.Random(seed)) for seed in seeds]
         drawn = [draw_layout(scene, size, _chance(seed)) for scene, seed in zip(scenes, seeds, strict=True)]
         layouts, spoken = [layout for layout, _ in drawn], [said for _, said in drawn]
-        self._possible, self._place, self._said = _spoken(scenes, spoken, size)
+        self._possible, self._place, self._said, self._ground = _spoken(scenes, spoken, size)
         self._clip, self._t5 = _captions(painter, scenes, seeds)
         path = folder / f"latents-{size[0]}x{size[1]}.safetensors"
         self._latents = checkpoints.once(path, lambda: _encode(vae, scenes, layouts, size))
@@ -72,10 +74,10 @@ class Dataset:
         captions = CAPTIONS if longer else CAPTIONS // 2
         caption = torch.randint(captions, (count,), generator=chance)
         length = max(T5_LENGTHS[longer], int((self._t5[chosen, caption] != 0).sum(1).max()))
-        parts = (self._latents, self._possible, self._place, self._said, self._weights)
-        latents, possible, place, said, weights = (part[chosen].to(device) for part in parts)
+        parts = (self._latents, self._possible, self._place, self._said, self._ground, self._weights)
+        latents, possible, place, said, ground, weights = (part[chosen].to(device) for part in parts)
         clip, t5 = self._clip[chosen, caption].to(device), self._t5[chosen, caption, :length].to(device)
-        return Batch(latents, possible, place, said, weights, clip, t5, self._places.to(device))
+        return Batch(latents, possible, place, said, ground, weights, clip, t5, self._places.to(device))
 
 
 def normalise(vae: Any, settings: Settings, count: int = 256) -> None:
@@ -109,14 +111,15 @@ def _chance(seed: int) -> np.random.Generator:
 
 def _spoken(
     scenes: list[Scene], spoken: list[Spoken], size: tuple[int, int]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As Batch has them: possible, place, said."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As Batch has them: possible, place, said, ground."""
     tokens = size[0] * size[1] // TOKEN_PIXELS**2
     possible = torch.zeros(len(scenes), tokens, dtype=torch.bool)
     for row, scene in zip(possible, scenes, strict=True):
         row[places(scene, size)] = True
     said = torch.from_numpy(np.stack([one.numbers for one in spoken]))
-    return possible, torch.tensor([one.place for one in spoken]), said
+    ground = torch.from_numpy(np.stack([one.ground for one in spoken]))
+    return possible, torch.tensor([one.place for one in spoken]), said, ground
 
 
 def _captions(painter: Painter, scenes: list[Scene], seeds: list[int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,7 +2,9 @@
 
 The model cuts a picture into tokens of 16x16 pixels. A thing's middle lies in one of a few of them, its place; which one,
 and where in it, is drawn evenly. Noise "says" a layout when, of all tokens where that thing may stand, the place has the
-greatest first number, and the place's next three numbers are the thing's x and y within it, and its size.
+greatest first number, and the place's next three numbers are the thing's x and y within it, and its size; the next three of
+the picture's first token are the horizon and the phases of the ground's lines. That is all that is drawn at random, so
+caption and noise leave nothing open: where something was left open, a model would draw the mean of it, which is a blur.
 """
 
 from __future__ import annotations
@@ -18,9 +20,12 @@ from .scene import Scene
 TOKEN_PIXELS = 16
 SAID = 3
 """Numbers, each normally distributed, that a place says: x and y of the thing within it, and its size."""
+GROUND_SAID = 3
+"""The same of the first token: the horizon, and the phases of the ground's far and near line."""
 COLUMNS, SKY_ROWS, GROUND_ROWS = (0.25, 0.75), (0.08, 0.38), (0.50, 0.76)
 """Shares of width and height between which the middles of possible places lie: 6 to 12 places at any native size. Of few
 places the greatest number is not very great, and a model learns late to see it."""
+PHASE = 1.5  # radians, the standard deviation
 _ROUNDING = 1e-6
 
 
@@ -48,6 +53,8 @@ class Spoken:
     """Number of a token, row by row."""
     numbers: npt.NDArray[np.float32]
     """float32 (SAID,), normally distributed."""
+    ground: npt.NDArray[np.float32]
+    """float32 (GROUND_SAID,), likewise."""
 
 
 def draw_layout(scene: Scene, size: tuple[int, int], chance: np.random.Generator) -> tuple[Layout, Spoken]:
@@ -63,9 +70,10 @@ def draw_layout(scene: Scene, size: tuple[int, int], chance: np.random.Generator
     else:
         first, last = possible[0] // columns, possible[-1] // columns
         height = (row - first + y) / (last - first + 1)
-    horizon, *phases = chance.random(), *(1.5 * chance.standard_normal(2))
-    layout = Layout((column + x) / columns, height, big, float(horizon), (float(phases[0]), float(phases[1])))
-    return layout, Spoken(place, numbers)
+    ground = chance.standard_normal(GROUND_SAID).astype(np.float32)
+    horizon, far, near = (float(number) for number in ground)
+    layout = Layout((column + x) / columns, height, big, _even(horizon), (PHASE * far, PHASE * near))
+    return layout, Spoken(place, numbers, ground)
 
 
 def places(scene: Scene, size: tuple[int, int]) -> list[int]:

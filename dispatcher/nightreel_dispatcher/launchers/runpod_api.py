@@ -152,6 +152,8 @@ class RunPodApi:
                 answer = connection.getresponse()
                 data = answer.read(MAX_ANSWER_BYTES)
                 deadline.check()
+                if answer.length:  # told how much to read, http.client takes an answer that was cut off for its end
+                    raise http.client.IncompleteRead(data, answer.length)
         except (OSError, http.client.HTTPException) as exc:
             raise LauncherUnavailable(f"RunPod ({self.endpoint}) did not answer: {exc or type(exc).__name__}") from exc
         finally:

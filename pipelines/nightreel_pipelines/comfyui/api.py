@@ -170,6 +170,8 @@ def _whole(answer: http.client.HTTPResponse, ends_at: float, limit_bytes: int) -
             raise http.client.HTTPException(f"its answer has more than {limit_bytes:,} bytes")
         if time.monotonic() > ends_at:
             raise TimeoutError
+    if answer.length:  # asked for parts, http.client takes an answer that was cut off for its end
+        raise http.client.IncompleteRead(b"", answer.length)
     return b"".join(parts)
 
 

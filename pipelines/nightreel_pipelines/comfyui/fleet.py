@@ -54,12 +54,14 @@ class Fleet:
                 self._changed.notify_all()
 
     def put_aside(self, server: Server, why: ServerError, *, unless_alone: bool = False) -> None:
-        """Leave a server alone that failed, until it is started anew or some time has passed; the others go on."""
+        """Leave a server alone that failed, until it is started anew or some time has passed; the others go on.
+
+        unless_alone: it may be asked all the same while there is no other.
+        """
         after_s = why.after_s if isinstance(why, Overloaded) and why.after_s is not None else ASIDE_S
         with self._changed:
-            if unless_alone and [place.server for place in self._ready()] == [server]:
-                return
             server.aside_until, server.aside_why = time.monotonic() + min(after_s, MAX_ASIDE_S), why
+            server.last_resort = unless_alone
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -69,11 +71,11 @@ class Fleet:
     def _take(self, order: Order, off: threading.Event, avoid: Collection[Server]) -> _Place:
         with self._changed:
             while not off.is_set():
-                ready = self._ready()
-                if not ready and not self._is_starting():
+                ready, starting = self._ready(), self._is_starting()
+                if not ready and not starting:
                     raise self._nobody()
-                fresh = [place for place in ready if place.server not in avoid] or ready
-                if room := [place for place in fresh if place.ours < DEPTH]:
+                fresh = [place for place in ready if place.server not in avoid]
+                if room := [place for place in (fresh or (ready if not starting else ())) if place.ours < DEPTH]:
                     best = min(room, key=lambda place: (not place.server.has(order), place.load))
                     best.ours += 1
                     return best
@@ -81,8 +83,13 @@ class Fleet:
         raise CalledOff("called off")
 
     def _ready(self) -> list[_Place]:
+        """Those that may be asked now."""
         now = time.monotonic()
-        return [place for place in self._places if place.server.up and place.server.aside_until <= now]
+        up = [place for place in self._places if place.server.up]
+        trusted = [place for place in up if place.server.aside_until <= now]
+        if trusted or self._is_starting():
+            return trusted
+        return [place for place in up if place.server.last_resort]
 
     def _is_starting(self) -> bool:
         """Has some server not been tried yet?"""

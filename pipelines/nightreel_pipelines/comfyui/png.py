@@ -29,6 +29,8 @@ def checked(data: bytes, width: int, height: int) -> bytes:
 
     Raises NoPng, BrokenPng.
     """
+    if len(data) < len(SIGNATURE):
+        raise BrokenPng("it was cut off")
     if not data.startswith(SIGNATURE):
         raise NoPng(f"is no PNG ({_kind(data)}): end the workflow in SaveImage or PreviewImage")
     chunks = list(_chunks(data))

@@ -48,6 +48,7 @@ class Server:
         """Prompts that wait or run there, anybody's, as the server told last."""
         self.aside_until = 0.0
         self.aside_why: ServerError | None = None
+        self.last_resort = False
         self.device = ""
         self._found: frozenset[str] = frozenset()
         """Prompts that were in its queue when the link came up."""
