@@ -96,6 +96,18 @@ def test_a_preference_is_kept_with_who_said_so_until_it_is_taken_back(three: Vis
     assert "no backend &lt;b&gt;clod; there are studio, cloud, spare" in wrong.text
 
 
+def test_a_preference_names_the_account_of_who_came_in_with_one(house: House) -> None:
+    own = {"audience": "https://dispatcher.example", "accounts": "mary@demo.example"}
+    policy = PolicySettings(backends=name_backends(house))
+    visitor = visit(house, policy=policy, own=own, verify=lambda token: "mary@demo.example")
+    visitor.client.headers["Authorization"] = "Bearer an-identity"
+
+    assert visitor.get(PAGE).status_code == 200
+    assert visitor.send(f"{PAGE}/prefer", {"name": "spare"}).status_code == 303
+    assert "by mary@demo.example." in card(visitor, "spare")
+    visitor.close()
+
+
 @pytest.mark.parametrize("what", ["prefer", "start", "ask"])
 def test_no_other_site_and_no_other_session_changes_anything(three: Visitor, what: str) -> None:
     before = Boards(lambda: three.desk.store).read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,9 +83,21 @@ def test_the_cookies_of_others_on_this_machine_do_not_hide_ours(near: Visitor) -
 
 def test_a_session_cannot_be_made_longer_by_hand() -> None:
     sessions = Sessions(TOKEN)
-    ends, nonce, signature = sessions.new().cookie.split(".")
+    ends, rest = sessions.new().cookie.split(".", 1)
 
-    assert sessions.read(f"{int(ends) + 1}.{nonce}.{signature}") is None
+    assert sessions.read(f"{int(ends) + 1}.{rest}") is None
+
+
+def test_a_session_knows_the_account_that_came_in_and_no_other_can_be_written_into_it() -> None:
+    sessions = Sessions(TOKEN)
+    session = sessions.new("mary@demo.example")
+
+    known = sessions.read(session.cookie)
+    assert known is not None
+    assert (known.account, sessions.new().account) == ("mary@demo.example", "")
+    ends, nonce, _, signature = session.cookie.split(".")
+    forged = base64.urlsafe_b64encode(b"john@demo.example").decode()
+    assert sessions.read(f"{ends}.{nonce}.{forged}.{signature}") is None
 
 
 # With a token

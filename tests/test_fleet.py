@@ -395,6 +395,16 @@ def test_a_glance_tells_how_the_backends_are_and_ends_and_remembers_nothing(town
     assert (town.local.ended, fleet.board()) == ([], before)
 
 
+def test_a_backend_of_which_nothing_can_be_asked_is_not_called_well(town: Town) -> None:
+    silent = Backend(name="silent", launcher="none", model="testcard")
+    expenses = Expenses(lambda: town.store, load_models(), None, clock=lambda: town.now)
+    fleet = Fleet([Member(silent, None)], Boards(lambda: town.store), expenses, lambda: 0, Wish())
+    fleet.executions()
+
+    for board in (fleet.board(), fleet.check(), fleet.glance()):
+        assert [(line.light, line.state) for line in lines(fleet, board)] == [("yellow", "nobody has asked it")]
+
+
 def test_what_a_video_costs_is_measured_by_the_backends_own_runs(town: Town) -> None:
     fleet = town.fleet()
     guessed = {line.name: line for line in lines(fleet, fleet.board())}

@@ -89,4 +89,4 @@ def light_of(name: str, state: BackendState, now_s: float) -> tuple[Light, str]:
             return "yellow", said
     if said:
         return "yellow", said
-    return ("green", "well") if state.health.at else ("yellow", "nobody has asked it yet")
+    return ("green", "well") if state.health.at else ("yellow", "nobody has asked it")

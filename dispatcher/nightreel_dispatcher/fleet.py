@@ -215,6 +215,8 @@ class Fleet:
         return heard
 
     def _hear(self, member: Member, asked: bool) -> _Heard:
+        if member.launcher is None and member.ask is None:
+            return _Heard((), None)  # there is nobody to ask
         begin = time.monotonic()
         executions: Sequence[Execution] | None = ()
         words = ""

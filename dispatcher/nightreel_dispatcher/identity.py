@@ -51,25 +51,25 @@ class Keeper:
     def guarded(self) -> bool:
         return self._own.guarded
 
-    async def check(self, method: str, headers: Mapping[str, str]) -> None:
-        """Raises Refused."""
+    async def check(self, method: str, headers: Mapping[str, str]) -> str:
+        """The account that asks; empty for this machine, and for who holds the token. Raises Refused."""
         if not self._own.guarded:
             _check_near(method, headers)
-            return
+            return ""
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not given:
             raise Refused(401, "send a token: Authorization: Bearer TOKEN")
         if self._is_token(given):
-            return
+            return ""
         if self._verify is None:
             raise Refused(401, "the token is not the dispatcher's")
-        await run_in_threadpool(self._check_account, self._verify, given)
+        return await run_in_threadpool(self._account, self._verify, given)
 
     def _is_token(self, given: str) -> bool:
         token = self._own.token
         return token is not None and hmac.compare_digest(token.get_secret_value().encode(), given.encode())
 
-    def _check_account(self, verify: Verify, given: str) -> None:
+    def _account(self, verify: Verify, given: str) -> str:
         try:
             account = verify(given)
         except NotProven as exc:
@@ -78,6 +78,7 @@ class Keeper:
             raise Refused(503, f"the token cannot be checked now: {exc}") from exc
         if account.lower() not in self._own.allowed:
             raise Refused(403, f"{account} may not ask: NIGHTREEL_DISPATCHER_ACCOUNTS does not name it")
+        return account
 
 
 class Guard:

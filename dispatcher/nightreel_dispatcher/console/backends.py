@@ -14,7 +14,7 @@ from markupsafe import Markup
 from ..backend_lines import Line, lines
 from ..board import Board
 from ..fleet import Fleet, trouble
-from .door import ROOT
+from .door import ROOT, SESSION
 from .forms import Form, text
 from .pages import changed, live, page, part
 from .shelf import Shelf, ShelfOf
@@ -22,7 +22,7 @@ from .shelf import Shelf, ShelfOf
 HERE = f"{ROOT}/backends"
 AT = f"{HERE}/now"
 EVERY_S = 30
-BY = "the console"  # it knows no names
+BY = "the console"  # where nobody said who is at it
 
 router = APIRouter()
 
@@ -49,12 +49,12 @@ def backends_now(request: Request, shelf: ShelfOf, was: str = "") -> Response:
 
 
 @router.post("/backends/prefer")
-def prefer(shelf: ShelfOf, form: Form) -> Response:
+def prefer(request: Request, shelf: ShelfOf, form: Form) -> Response:
     """The backend `name`; none without one."""
     name = text(form, "name")
     if name:
         _check_name(_chosen(shelf), name)
-    _chosen(shelf).prefer(name, BY)
+    _chosen(shelf).prefer(name, request.scope[SESSION].account or BY)
     return RedirectResponse(f"{HERE}?did={'preferred' if name else 'unpreferred'}-0-0", 303)
 
 

@@ -54,16 +54,17 @@ class Door:
         if method not in READING:
             check_same_site(headers)
         session = self._sessions.read(_cookie(headers))
+        account = ""
         if not self._keeper.guarded:
             await self._keeper.check(method, headers)
         elif path == SIGN_IN or path.startswith(STATIC):
             return session, False
         elif session is None:
             try:
-                await self._keeper.check(method, headers)
+                account = await self._keeper.check(method, headers)
             except Refused as exc:  # whatever is wrong with the token that a proxy has sent: signing in helps
                 raise Refused(401, str(exc)) from exc
-        return session or self._sessions.new(), session is None
+        return session or self._sessions.new(account), session is None
 
     def _dressed(self, send: Send, cookies: tuple[str, ...]) -> Send:
         async def dressed(message: Message) -> None:

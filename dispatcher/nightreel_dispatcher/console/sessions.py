@@ -1,6 +1,7 @@
 """Who is signed in, without anything being kept: a cookie that the dispatcher has signed.
 
-    cookie   ENDS_AT.NONCE.HMAC-SHA256(key, "session" ENDS_AT.NONCE)
+    claim    ENDS_AT.NONCE.ACCOUNT in base64
+    cookie   claim.HMAC-SHA256(key, "session" claim)
     csrf     HMAC-SHA256(key, "csrf" cookie)
 
 The key is made of the dispatcher's token by scrypt, so that a cookie is no help in guessing the token, dispatchers that
@@ -10,6 +11,7 @@ the process.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -28,6 +30,8 @@ class Session:
     cookie: str
     csrf: str
     """What each request of it that changes something must carry; no other site can read it."""
+    account: str
+    """Who came in by a signed identity; empty for who showed the token, or is on this machine."""
 
 
 class Sessions:
@@ -38,8 +42,9 @@ class Sessions:
         secret = token.encode() if token else secrets.token_bytes(32)
         self._key = hashlib.scrypt(secret, salt=b"nightreel console", **_SCRYPT)
 
-    def new(self) -> Session:
-        claim = f"{int(self._clock()) + SESSION_S}.{secrets.token_urlsafe(16)}"
+    def new(self, account: str = "") -> Session:
+        name = base64.urlsafe_b64encode(account.encode()).decode()
+        claim = f"{int(self._clock()) + SESSION_S}.{secrets.token_urlsafe(16)}.{name}"
         return self._session(f"{claim}.{self._sign('session', claim)}")
 
     def open(self, token: str) -> Session | None:
@@ -53,10 +58,12 @@ class Sessions:
         claim, _, signature = cookie.rpartition(".")
         if not hmac.compare_digest(self._sign("session", claim).encode(), signature.encode("utf-8", "replace")):
             return None
-        return self._session(cookie) if int(claim.partition(".")[0]) > self._clock() else None
+        parts = claim.split(".")
+        return self._session(cookie) if len(parts) == 3 and int(parts[0]) > self._clock() else None
 
     def _session(self, cookie: str) -> Session:
-        return Session(cookie, self._sign("csrf", cookie))
+        account = base64.urlsafe_b64decode(cookie.split(".")[2]).decode()
+        return Session(cookie, self._sign("csrf", cookie), account)
 
     def _sign(self, purpose: str, text: str) -> str:
         return hmac.new(self._key, f"{purpose} {text}".encode("utf-8", "replace"), hashlib.sha256).hexdigest()
