@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import transformers.utils.logging as transformers_logging
 sys.path.insert(0, str(Path(__file__).parent))
 transformers_logging.set_verbosity_error()  # advice to install torchvision, for a part of FLUX that is not used
 transformers_logging.disable_progress_bar()
+warnings.filterwarnings("ignore", "Mismatch dtype between input and weight")  # pocket/precision.py: it is meant so
 
 from pocket.autoencoder import VaeTraining, peak_signal_to_noise
 from pocket.dataset import Dataset, normalise
@@ -60,7 +62,7 @@ def _train_vae(settings: Settings, asked: argparse.Namespace) -> Any:
     """The trained VAE, ready to encode; with --now as far as it has come."""
     training = VaeTraining(settings, asked.run, asked.device)
     if not asked.now:
-        tell("vae", training.run(), training.step, settings.vae_steps, asked.threads)
+        tell("vae", training.run(), training.step, settings.all_vae_steps, asked.threads)
     vae = training.vae.eval().requires_grad_(False)
     normalise(vae, settings)
     return vae
@@ -85,7 +87,12 @@ def _train_flow(flow: FlowTraining, vae: Any, painter: Painter, settings: Settin
 
 def _settings(asked: argparse.Namespace) -> Settings:
     settings = Settings.for_tests(asked.seed) if asked.tiny else Settings(seed=asked.seed)
-    steps = {"vae_steps": asked.vae_steps, "flow_steps": asked.flow_steps, "checkpoint_every": asked.checkpoint_every}
+    steps = {
+        "vae_steps": asked.vae_steps,
+        "decoder_steps": asked.decoder_steps,
+        "flow_steps": asked.flow_steps,
+        "checkpoint_every": asked.checkpoint_every,
+    }
     return replace(settings, **{name: value for name, value in steps.items() if value is not None})
 
 
@@ -98,6 +105,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads; 1 gives equal bytes")
     parser.add_argument("--vae-steps", type=int, help=f"of the first training ({default.vae_steps})")
+    parser.add_argument("--decoder-steps", type=int, help=f"after that, of its decoder ({default.decoder_steps})")
     parser.add_argument("--flow-steps", type=int, help=f"of the second ({default.flow_steps})")
     parser.add_argument("--checkpoint-every", type=int, help=f"steps that a kill can cost ({default.checkpoint_every})")
     parser.add_argument("--now", action="store_true", help="train no more: write the model from the last checkpoint")

@@ -20,6 +20,7 @@ from fake_gcs import FakeGcs
 from fake_google import NUMBER, PROJECT, Asked, FakeGoogle
 from pubsub_emulator import Emulator
 
+from nightreel_dispatcher.settings import DispatcherSettings
 from nightreel_queue.pubsub_setup import check
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +46,8 @@ MADE = [
     "POST iam projects/demo-project/serviceAccounts",
     "POST secretmanager projects/demo-project/secrets",
     "POST secretmanager projects/demo-project/secrets/nightreel-webhook:addVersion",
+    "POST secretmanager projects/demo-project/secrets",
+    "POST secretmanager projects/demo-project/secrets/nightreel-console:addVersion",
     "PUT pubsub projects/demo-project/topics/films-manifests",
     "POST serviceusage projects/demo-project/services/pubsub.googleapis.com:generateServiceIdentity",
     "POST storage upload/storage/v1/b/demo-project-nightreel-builds/o",
@@ -183,7 +186,12 @@ def test_a_deployment_is_made_once_mended_where_it_was_changed_and_taken_down(
     assert holds(sent["spec"], filled["spec"])
     key = base64.b64decode(desk.body("/secrets/nightreel-webhook:addVersion")["payload"]["data"]).decode()
     assert re.fullmatch(r"whsec_[A-Za-z0-9+/]{43}=", key)
-    assert key not in first.stdout + first.stderr
+    token = base64.b64decode(desk.body("/secrets/nightreel-console:addVersion")["payload"]["data"]).decode()
+    assert DispatcherSettings(token=token).guarded
+    assert not [told for told in (key, token) if told in first.stdout + first.stderr]
+    service = desk.body(f"/namespaces/{PROJECT}/services")["spec"]["template"]["spec"]["containers"][0]
+    read = next(each["valueFrom"] for each in service["env"] if each["name"] == "NIGHTREEL_DISPATCHER_TOKEN")
+    assert read["secretKeyRef"]["name"] == "nightreel-console"
     assert "nightreel-worker is ready" in first.stdout
     assert URL in first.stdout
 
@@ -220,7 +228,10 @@ def test_a_deployment_is_made_once_mended_where_it_was_changed_and_taken_down(
     ]
     left = {key.rpartition("/")[2] for key in desk.google.resources}
     assert {f"{BUCKET}-weights", f"{BUCKET}-builds"} <= left
-    assert not {"nightreel-worker", "nightreel-dispatcher", "films-manifests", "nightreel-webhook"} & left
+    assert (
+        not {"nightreel-worker", "nightreel-dispatcher", "films-manifests", "nightreel-webhook", "nightreel-console"}
+        & left
+    )
     assert not [key for key in desk.google.resources if key.startswith("monitoring/")]
     project = desk.google.policies[f"cloudresourcemanager/v1/projects/{PROJECT}"]
     assert project.get("bindings", []) == []
@@ -233,7 +244,7 @@ def test_a_dry_run_prints_every_command_with_its_reason_and_asks_nobody(desk: De
     assert desk.google.asked == []
     lines = result.stdout.splitlines()
     commands = [number for number, line in enumerate(lines) if re.match(r"gcloud|nightreel", line)]
-    assert len(commands) == 20 + len(grants.BEFORE + grants.AFTER) + len(alerts.FILES)
+    assert len(commands) == 21 + len(grants.BEFORE + grants.AFTER) + len(alerts.FILES)
     assert [lines[number] for number in commands if not lines[number - 1].startswith("#")] == []
     assert "whsec_" not in result.stdout
 

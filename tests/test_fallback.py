@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from comfy_process import Comfy
+from fake_runpod import KEY, FakeRunPod
 from house import House, job, until, verdict
+from places import Places
 
 from nightreel_dispatcher.board import BackendState
 from nightreel_dispatcher.breaker import Breaker
@@ -33,18 +36,26 @@ megapixels = 0.004
 stands_in_for = ["painter"]
 """
 
-BACKENDS = """
+LOCAL = """
 [local]
 launcher = "process"
 model = "sketcher"
 retries = 0
 pause_s = 12
 env = {{NIGHTREEL_COMFYUI_SERVERS = "{server}"}}
+"""
 
+CLOUD = """
 [cloud]
 launcher = "process"
 model = "painter"
 price = "1.5"
+"""
+
+PODS = """
+[pods]
+launcher = "runpod"
+model = "painter"
 """
 
 
@@ -54,12 +65,14 @@ class Office:
 
     house: House
     comfy: Comfy
+    second: str
+    """The other backend, as the file has it."""
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         folder = self.house.folder
         (folder / "models.toml").write_text(MODELS)
-        (folder / "backends.toml").write_text(BACKENDS.format(server=self.comfy.url))
+        (folder / "backends.toml").write_text(LOCAL.format(server=self.comfy.url) + self.second)
         settings = Settings(
             queue=self.house.places.queue_url,
             store=self.house.places.store_url,
@@ -95,7 +108,7 @@ class Office:
         return {name: self.house.receipt(name).route for name in self.asked}
 
     def workers(self, backend: str) -> list[int]:
-        """Pids of all that were started there, newest last."""
+        """Pids of all that this machine started there, newest last."""
         notes = sorted((self.house.folder / "out/.nightreel/workers" / backend).glob("*.json"))
         return [int(json.loads(note.read_text())["pid"]) for note in notes]
 
@@ -109,14 +122,20 @@ class Office:
 
 
 @pytest.fixture
-def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
-    house = House(tmp_path)
-    for name in ("MODELS", "SCRATCH", "X264_PRESET", "RETRY_DELAY_S", "CANCEL_CHECK_S"):
-        monkeypatch.setenv(f"NIGHTREEL_{name}", house.environment[f"NIGHTREEL_{name}"])
-    office = Office(house, Comfy(tmp_path / "comfy"))
-    yield office
-    office.close()
-    house.close()
+def open_office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Office]]:
+    """Opens one; what it starts finds this test's settings in the environment."""
+    with ExitStack() as stack:
+
+        def open_one(second: str, places: Places | None = None) -> Office:
+            house = House(tmp_path, places)
+            stack.callback(house.close)
+            for name in ("MODELS", "SCRATCH", "X264_PRESET", "RETRY_DELAY_S", "CANCEL_CHECK_S"):
+                monkeypatch.setenv(f"NIGHTREEL_{name}", house.environment[f"NIGHTREEL_{name}"])
+            office = Office(house, Comfy(tmp_path / "comfy"), second)
+            stack.callback(office.close)
+            return office
+
+        yield open_one
 
 
 def wanted(name: str) -> Job:
@@ -124,8 +143,9 @@ def wanted(name: str) -> Job:
 
 
 def test_a_backend_whose_source_or_worker_is_killed_is_followed_by_the_next_and_gets_its_work_back(
-    office: Office,
+    open_office: Callable[..., Office],
 ) -> None:
+    office = open_office(CLOUD)
     office.comfy.start().control(step_s=0.25)
     office.enqueue("a", "b", "c", "d", "e", "f")
     office.until(lambda: office.house.has_ended("a"), "the first film")
@@ -162,3 +182,28 @@ def test_a_backend_whose_source_or_worker_is_killed_is_followed_by_the_next_and_
 
     verdict(office.house, *office.asked)
     assert [attempt.end for attempt in office.house.attempts("a")] == ["done"]
+
+
+def test_what_a_dead_backend_leaves_is_made_by_a_pod_that_then_takes_itself_away(
+    open_office: Callable[..., Office], cloud: Callable[[], Places], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with FakeRunPod([sys.executable, "-m", "nightreel"], tmp_path) as runpod:
+        for name, value in {"API_KEY": KEY, "ENDPOINT": runpod.url, "IMAGE": "worker"}.items():
+            monkeypatch.setenv(f"NIGHTREEL_RUNPOD_{name}", value)
+        office = open_office(PODS, cloud())
+        office.comfy.start().control(step_s=0.25)
+        office.enqueue("a", "b", "c", "d", "e", "f")
+        office.until(lambda: office.house.has_ended("a"), "the first film")
+
+        office.comfy.kill()
+        office.until(office.all_ended, "the films of both")
+        until(lambda: not runpod.pods, "the end of the pod")
+
+    routes = office.routes()
+    assert routes["a"] == "local (sketcher) for painter"
+    assert routes["f"].startswith("pods (painter) instead of local (sketcher): local did not answer since ")
+    assert len(runpod.starts) == 1
+    report = office.house.receipt("f")
+    assert report.cost is not None
+    assert report.cost.usd > 0
+    verdict(office.house, *office.asked)

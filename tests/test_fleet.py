@@ -98,14 +98,14 @@ class Town:
         self.local, self.cloud = Yard("local", self), Yard("cloud", self)
         self._wakes = 0
 
-    def fleet(self, *, wish: Wish | None = None, **changes: object) -> Fleet:
+    def fleet(self, *, wish: Wish | None = None, ask_every_s: float = 0, **changes: object) -> Fleet:
         """A dispatcher's. Each call is another dispatcher."""
         local = Backend(name="local", launcher="process", model="testcard", timeout_s=60)
         cloud = Backend(name="cloud", launcher="cloudrun", model="pocket", price="1.5", max_workers=3)
         members = [Member(local.model_copy(update=changes), self.local, self.asked), Member(cloud, self.cloud)]
         expenses = Expenses(lambda: self.store, load_models(), None, clock=lambda: self.now)
         fleet = Fleet(members, Boards(lambda: self.store), expenses, lambda: self.waiting, wish or Wish(),
-                      ask_every_s=0, now=lambda: self.now)  # fmt: skip
+                      ask_every_s=ask_every_s, now=lambda: self.now)  # fmt: skip
         fleet.executions()
         return fleet
 
@@ -303,6 +303,35 @@ def test_the_waker_hears_of_what_may_call_for_another_worker(town: Town) -> None
     tending.join(30)
 
     assert heard == ["backend local does not answer", "backend local answers again"]
+
+
+def test_a_worker_that_came_and_went_between_two_looks_is_missed(town: Town) -> None:
+    fleet, heard, stop = town.fleet(ask_every_s=3), list[str](), threading.Event()
+    tending = threading.Thread(target=fleet.tend, args=(stop, lambda news: (heard.append(news), stop.set())))
+    tending.start()
+    time.sleep(0.5)
+    [id_] = town.start(fleet)
+    town.local.leave(id_.partition(":")[2])
+    tending.join(30)
+    stop.set()
+
+    assert [words.partition(",")[0] for words in heard] == ["backend local has 0 workers"]
+
+
+def test_a_backend_whose_workers_shall_leave_is_looked_at_soon_again(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nightreel_dispatcher.fleet.ASK_AGAIN_S", 1.5)
+    fleet, heard, stop = town.fleet(ask_every_s=3600, retries=0), list[str](), threading.Event()
+    town.start(fleet)
+    town.well = False
+    assert fleet.check().state("local").running == 1
+    tending = threading.Thread(target=fleet.tend, args=(stop, lambda news: (heard.append(news), stop.set())))
+    tending.start()
+    tending.join(30)
+    stop.set()
+
+    assert [words.partition(",")[0] for words in heard] == ["backend local has 0 workers"]
 
 
 def test_workers_that_find_nothing_to_do_are_not_started_for_ever(town: Town) -> None:

@@ -28,7 +28,7 @@ from .routes import Choice, Seen, Wish, choose
 log = structlog.get_logger()
 
 ASK_EVERY_S = 30.0
-ASK_AGAIN_S = 5.0  # while a backend has missed an answer, and not as many as it may
+ASK_AGAIN_S = 5.0  # while a backend has missed an answer, and not as many as it may, or has workers that shall leave
 KEEP_S = 300.0  # that the last listing of a launcher counts which does not answer
 LEAST_RETRY_S = 2.0
 TEND_S = 1.0  # between two glances at whether somebody is to be asked
@@ -171,20 +171,19 @@ class Fleet:
 
     def tend(self, stop: threading.Event, changed: Callable[[str], None]) -> None:
         """Look after the backends until `stop`; `changed` hears, in words, of what may call for another worker."""
-        before: Board | None = None
         while not stop.wait(TEND_S):
             if time.monotonic() < min(self._due.values(), default=0.0):
                 continue
             try:
+                before = self.board()  # as of now: a worker may have been started since the last look
                 self.executions()
                 after = self.board()
             except Exception as exc:  # noqa: BLE001  # the boundary: the store may be back at the next look
                 log.warning("backends_not_seen", reason=str(exc))
                 stop.wait(self._ask_every_s)
                 continue
-            if before is not None and (news := _news(before, after)):
+            if news := _news(before, after):
                 changed(news)
-            before = after
 
     # looking
 
@@ -242,17 +241,20 @@ class Fleet:
         self, member: Member, before: BackendState, after: BackendState, heard: _Heard, now_s: float
     ) -> None:
         """When to ask again; and workers that cannot work are told to leave, so that others may have their jobs."""
-        if heard.answer is not None:
-            soon = 0 < after.health.missed < member.backend.borne
-            self._due[member.name] = time.monotonic() + min(
-                self._ask_every_s, ASK_AGAIN_S if soon else self._ask_every_s
-            )
         away = heard.answer is not None and not heard.answer.ok and after.health.missed >= member.backend.borne
         late = [start for start in before.begun if not start.worked and overdue(start, member.backend, now_s)]
         dropped = [start for start in late if start not in after.begun]
-        for each in heard.executions or ():
-            if each.is_up and (away or any(own(start, [each]) for start in dropped)):
-                self._end(member, each)
+        leaving = [
+            each
+            for each in heard.executions or ()
+            if each.is_up and (away or any(own(start, [each]) for start in dropped))
+        ]
+        for each in leaving:
+            self._end(member, each)
+        if heard.answer is not None:
+            soon = leaving or 0 < after.health.missed < member.backend.borne
+            every_s = min(self._ask_every_s, ASK_AGAIN_S) if soon else self._ask_every_s
+            self._due[member.name] = time.monotonic() + every_s
         if before.breaker.opened != after.breaker.opened or before.health.ok != after.health.ok:
             log.warning("backend_changed", backend=member.name, **_told_of(after, now_s))
 

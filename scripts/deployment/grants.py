@@ -50,6 +50,9 @@ BEFORE = (
         "dispatcher", "roles/storage.objectUser", "bucket", "{bucket}", "reads manifests, writes batches and replies"
     ),
     Grant(
+        "dispatcher", "roles/secretmanager.secretAccessor", "secret", "{name}-console", "knows who may see the console"
+    ),
+    Grant(
         "dispatcher",
         "roles/monitoring.viewer",
         "project",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,18 +72,17 @@ def foundations(settings: Settings) -> list[Step]:
         ),
         *(_bucket(settings, name, why) for name, why in _buckets(settings).items()),
         *(_account(settings, part, why) for part, why in ACCOUNTS.items()),
-        Step(
-            "the key that signs webhooks, made here and seen by nobody",
-            look=_gcloud(settings, "secrets", "list"),
-            state=listed("name", settings.secret),
-            make=_gcloud(settings, "secrets", "create", settings.secret, "--data-file=-"),
-            stdin=new_webhook_key,
-        ),
+        _secret(settings, settings.secret, "the key that signs webhooks", new_webhook_key),
+        _secret(settings, settings.console_secret, "the token that lets a browser into the console", new_console_token),
     ]
 
 
 def new_webhook_key() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def new_console_token() -> str:
+    return secrets.token_urlsafe(32)
 
 
 def _buckets(settings: Settings) -> dict[str, str]:
@@ -101,6 +101,16 @@ def _bucket(settings: Settings, name: str, why: str) -> Step:
         make=_gcloud(
             settings, "storage", "buckets", "create", f"gs://{name}", f"--location={settings.region}", *access
         ),
+    )
+
+
+def _secret(settings: Settings, name: str, why: str, new: Callable[[], str]) -> Step:
+    return Step(
+        f"{why}, made here and seen by nobody",
+        look=_gcloud(settings, "secrets", "list"),
+        state=listed("name", name),
+        make=_gcloud(settings, "secrets", "create", name, "--data-file=-"),
+        stdin=new,
     )
 
 

@@ -76,6 +76,10 @@ class Settings:
         return f"{self.name}-webhook"
 
     @property
+    def console_secret(self) -> str:
+        return f"{self.name}-console"
+
+    @property
     def repository(self) -> str:
         return f"{self.region}-docker.pkg.dev/{self.project}/{self.name}"
 
@@ -96,6 +100,7 @@ class Settings:
         """A YAML file of ours with its ${PLACEHOLDERS} filled. Raises KeyError for one that is unknown."""
         known = {field.name.upper(): getattr(self, field.name) for field in dataclasses.fields(self)}
         known |= {"STORE": self.store, "WEIGHTS_BUCKET": self.weights_bucket, "SECRET": self.secret}
+        known |= {"CONSOLE_SECRET": self.console_secret}
         known |= {"REPOSITORY": self.repository, "URL": self.url(number), "TAG": tag}
         known |= {"OLDEST_S": str(self.oldest_s)}
         return Template(template).substitute(known)

@@ -22,7 +22,8 @@ def steps(settings: Settings, number: str, *, films: bool) -> Iterator[Step]:
         yield _gone(settings, ("pubsub", "subscriptions"), f"{settings.queue}{suffix}")
     for suffix in ("", "-urgent", "-results", "-dead", "-manifests"):
         yield _gone(settings, ("pubsub", "topics"), f"{settings.queue}{suffix}")
-    yield _gone(settings, ("secrets",), settings.secret)
+    for secret in (settings.secret, settings.console_secret):
+        yield _gone(settings, ("secrets",), secret)
     yield _gone(settings, ("artifacts", "repositories"), name, location)
     for grant in grants.BEFORE:
         if grant.kind == "project":

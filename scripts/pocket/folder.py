@@ -51,6 +51,7 @@ def model_facts(settings: Settings, steps: int, decibels: float) -> dict[str, st
     return {
         "seed": str(settings.seed),
         "vae_steps": f"{settings.vae_steps:,}",
+        "decoder_steps": f"{settings.decoder_steps:,}",
         "flow_steps": f"{steps:,}",
         "seen": f"{steps * settings.flow_batch:,}",
         "pictures": f"{2 * settings.pictures:,}",
