@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from exhibition import name_backends, visit
 from house import House, job, until
 from visitor import HTMX, Visitor
 
-from nightreel_dispatcher.board import Boards
+from nightreel_dispatcher.backend_lines import lines
+from nightreel_dispatcher.board import BackendState, Boards, Health
+from nightreel_dispatcher.breaker import Breaker
 from nightreel_dispatcher.console.backends import bars, headline
 from nightreel_dispatcher.fleet import Fleet
 from nightreel_dispatcher.policy_settings import PolicySettings
@@ -21,6 +25,7 @@ from nightreel_storage.holds import Holds
 from nightreel_storage.receipts import utc_now
 
 PAGE = "/console/backends"
+NIGHT = dt.datetime(2026, 3, 1, 3, tzinfo=dt.UTC)
 TWO = '[local]\nlauncher = "process"\nmodel = "testcard"\n[cloud]\nlauncher = "process"\nmodel = "testcard"\n'
 
 
@@ -63,7 +68,30 @@ def test_costs_are_bars_beside_figures_measured_and_guessed_told_apart(three: Vi
     assert re.findall(r'<rect class="(measured|guessed)"', html) == ["measured", "guessed"], "nothing has no bar"
     assert re.findall(r'class="guessed" x="0" y="1" width="([\d.]+)"', html) == ["100.00"]
     assert bars([]) == []
+
+
+def test_the_headline_tells_who_takes_the_next_worker_or_who_is_at_work(three: Visitor) -> None:
+    assert three.waker is not None
+    fleet = three.waker.launcher
+    assert isinstance(fleet, Fleet)
+    found = lines(fleet, fleet.board())
+    nobody = [line.model_copy(update={"next": False}) for line in found]
+
+    assert headline(found) == "The next worker starts at cloud."
+    assert headline(nobody) == "At work: cloud. No backend may start another worker now."
     assert headline([]) == "No backend may start a worker now."
+
+
+def test_a_breaker_does_not_say_again_why_a_backend_is_away(three: Visitor) -> None:
+    why = "studio did not answer since 03:00:00 UTC (nobody there)"
+    health = Health(ok=False, words="nobody there", at=NIGHT, since=NIGHT, missed=1)
+    state = BackendState(health=health, breaker=Breaker().tripped(why, time.time(), 60))
+    Boards(lambda: three.desk.store).change(lambda board: board.with_state("studio", state), utc_now())
+
+    said = card(three, "studio")
+
+    assert said.count(why) == 1
+    assert re.search(r"Its breaker: it failed once: as above; left alone until [\d:]+ UTC", said)
 
 
 def test_the_page_asks_again_every_30_s_and_is_not_sent_again_while_it_is_as_it_was(three: Visitor) -> None:

@@ -83,8 +83,11 @@ def start(shelf: ShelfOf, form: Form) -> Response:
 
 def headline(found: Sequence[Line]) -> str:
     """All in a sentence."""
-    takes = next((line for line in found if line.next), None)
-    return f"The next worker starts at {takes.name}." if takes else "No backend may start a worker now."
+    if takes := next((line for line in found if line.next), None):
+        return f"The next worker starts at {takes.name}."
+    if busy := [line.name for line in found if line.running]:
+        return f"At work: {', '.join(busy)}. No backend may start another worker now."
+    return "No backend may start a worker now."
 
 
 def bars(found: Sequence[Line]) -> list[Bar]:
@@ -103,12 +106,17 @@ def _body(request: Request, shelf: Shelf) -> tuple[Markup, str]:
         "_backends.html",
         said=said,
         lines=found,
-        troubles={line.name: trouble(board.state(line.name).breaker, time.time()) for line in found},
+        troubles={line.name: _trouble(line, board) for line in found},
         bars=bars(found),
         prefer=_preference(board, fleet),
         several=several,
     )
     return body, said
+
+
+def _trouble(line: Line, board: Board) -> str:
+    """What its breaker says, without what its card has said already."""
+    return trouble(board.state(line.name).breaker, time.time()).replace(line.state, "as above")
 
 
 def _preference(board: Board, fleet: Fleet) -> object:
