@@ -6,7 +6,7 @@ import datetime as dt
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -305,9 +305,19 @@ def test_the_waker_hears_of_what_may_call_for_another_worker(town: Town) -> None
     assert heard == ["backend local does not answer", "backend local answers again"]
 
 
+def first_of(heard: list[str], stop: threading.Event) -> Callable[[str], None]:
+    """Hears one piece of news."""
+
+    def changed(news: str) -> None:
+        heard.append(news)
+        stop.set()
+
+    return changed
+
+
 def test_a_worker_that_came_and_went_between_two_looks_is_missed(town: Town) -> None:
     fleet, heard, stop = town.fleet(ask_every_s=3), list[str](), threading.Event()
-    tending = threading.Thread(target=fleet.tend, args=(stop, lambda news: (heard.append(news), stop.set())))
+    tending = threading.Thread(target=fleet.tend, args=(stop, first_of(heard, stop)))
     tending.start()
     time.sleep(0.5)
     [id_] = town.start(fleet)
@@ -326,7 +336,7 @@ def test_a_backend_whose_workers_shall_leave_is_looked_at_soon_again(
     town.start(fleet)
     town.well = False
     assert fleet.check().state("local").running == 1
-    tending = threading.Thread(target=fleet.tend, args=(stop, lambda news: (heard.append(news), stop.set())))
+    tending = threading.Thread(target=fleet.tend, args=(stop, first_of(heard, stop)))
     tending.start()
     tending.join(30)
     stop.set()
