@@ -28,15 +28,15 @@ SHARD_BYTES = 4_000_000_000
 Changes = Mapping[str, dict[str, Any]]
 FULL: Changes = {}
 FEW_LAYERS: Changes = {"transformer": {"num_layers": 1, "num_single_layers": 2}, "t5": {"num_layers": 2}}
-TINY: Changes = {
+TINY: Changes = {  # vocabularies of pocket's tokenizers
     "transformer": {
         "num_layers": 1, "num_single_layers": 2, "attention_head_dim": 32, "num_attention_heads": 4,
         "joint_attention_dim": 96, "pooled_projection_dim": 64, "axes_dims_rope": (8, 12, 12),
     },
-    "t5": {"vocab_size": 134, "d_model": 96, "d_kv": 32, "d_ff": 192, "num_layers": 2, "num_heads": 3},
+    "t5": {"vocab_size": 391, "d_model": 96, "d_kv": 32, "d_ff": 192, "num_layers": 2, "num_heads": 3},
     "clip": {
-        "vocab_size": 616, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2,
-        "projection_dim": 64, "max_position_embeddings": 16,
+        "vocab_size": 780, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "projection_dim": 64, "max_position_embeddings": 32,
     },
     "vae": {"block_out_channels": (16, 16, 16, 16), "layers_per_block": 1, "norm_num_groups": 4},
 }  # fmt: skip

@@ -147,7 +147,7 @@ def test_prompts_of_different_length_are_padded_to_one() -> None:
     finally:
         hook.remove()
 
-    assert lengths == [64, 64]
+    assert lengths == [32, 32]
 
 
 # Walks
