@@ -33,6 +33,12 @@ def emulators() -> None:
         pytest.skip(str(exc))
 
 
+def surroundings(folder: Path) -> dict[str, str]:
+    """With a folder for temporary files, in which nothing may be left; torch's own cache, which it keeps, is elsewhere."""
+    own = {"TMPDIR": str(folder / "tmp"), "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
+    return os.environ | own
+
+
 def bench(script: str, folder: Path, *flags: str) -> str:
     """Run a benchmark's quick mode on a page that has an old section of it and another one; returns the page."""
     docs = folder / "benchmarks.md"
@@ -42,7 +48,7 @@ def bench(script: str, folder: Path, *flags: str) -> str:
     (folder / "tmp").mkdir()
     run = subprocess.run(
         (sys.executable, str(BENCH / f"{script}.py"), "--quick", "--model", "testcard", "--docs", str(docs), *flags),
-        env=os.environ | {"TMPDIR": str(folder / "tmp")},
+        env=surroundings(folder),
         cwd=folder,
         capture_output=True,
         text=True,
@@ -242,7 +248,7 @@ def quick(script: str, folder: Path, *flags: str) -> str:
     (folder / "tmp").mkdir()
     run = subprocess.run(
         (sys.executable, str(BENCH / f"{script}.py"), "--quick", "--docs", str(docs), *flags),
-        env=os.environ | {"TMPDIR": str(folder / "tmp")},
+        env=surroundings(folder),
         cwd=folder,
         capture_output=True,
         text=True,
