@@ -57,6 +57,7 @@ def test_each_backend_is_a_card_in_the_order_of_fallback_with_its_state_in_words
     assert re.search(r"Its breaker: it failed 3 times in a row: no answer; left alone until [\d:]+ UTC", studio)
     assert studio.endswith("Nothing is started here while it is red. Prefer studio")
     assert "spare yellow It failed once: its worker failed: no weights." in spare
+    assert "Its breaker" not in spare
     assert "Does not get the next worker : nothing starts its workers." in spare
     assert "Start a worker" not in spare
 

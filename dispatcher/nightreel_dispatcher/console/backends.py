@@ -115,8 +115,9 @@ def _body(request: Request, shelf: Shelf) -> tuple[Markup, str]:
 
 
 def _trouble(line: Line, board: Board) -> str:
-    """What its breaker says, without what its card has said already."""
-    return trouble(board.state(line.name).breaker, time.time()).replace(line.state, "as above")
+    """What its breaker says beside the card's state; the reason is not told twice."""
+    said = trouble(board.state(line.name).breaker, time.time())
+    return said if said in line.state else said.replace(line.state, "as above")
 
 
 def _preference(board: Board, fleet: Fleet) -> object:
