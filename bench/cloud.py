@@ -29,12 +29,11 @@ def main() -> None:
     parser = arguments("The cloud half, on emulators.")
     parser.add_argument("--only", choices=tuple(MEASURES), help="one of the measurements (default: all)")
     asked = parser.parse_args()
-    for name in [asked.only] if asked.only else MEASURES:
-        with tempfile.TemporaryDirectory() as folder:
-            home = Path(folder).resolve()
-            with emulators(home):
-                tables = MEASURES[name](home, asked)
-        publish(f"cloud-{name}", tables, asked)
+    with tempfile.TemporaryDirectory() as folder, emulators(Path(folder)):
+        for name in [asked.only] if asked.only else MEASURES:
+            home = Path(folder).resolve() / name
+            home.mkdir()
+            publish(f"cloud-{name}", MEASURES[name](home, asked), asked)
 
 
 def _rounds(asked: argparse.Namespace, default: int = 3) -> int:
@@ -46,7 +45,7 @@ def _rounds(asked: argparse.Namespace, default: int = 3) -> int:
 
 def jobs(folder: Path, asked: argparse.Namespace) -> tuple[Table, ...]:
     """Tiny jobs through whole workers, and messages through the queue alone."""
-    many, messages, sizes = (12, 24, (2,)) if asked.quick else (300, 800, (1, 4))
+    many, messages, sizes = (12, 24, (1,)) if asked.quick else (300, 800, (1, 4))
     rounds = _rounds(asked)
     return _whole_jobs(folder, many, sizes, rounds), _bare_messages(messages, sizes, rounds)
 

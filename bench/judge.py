@@ -34,6 +34,7 @@ LEAST_DISTANCE, LEAST_FAINT = 9.0, 5.0
 STRONG, FAINT = 0.33, 0.13
 """Of the strongest distance: what stands out by the first is a thing; what by the second and touches it belongs to it."""
 GAP = 0.05  # of the shorter side: what is nearer belongs together, as a sail and its hull
+HALO = 0.02  # of the shorter side: how far a soft edge reaches beyond its thing
 AREAS = (0.004, 0.35)
 """Shares of the picture: what is smaller is a speck, what is larger is no thing in a landscape."""
 SECOND = 0.4  # of the largest: a second thing of this area is one too many
@@ -162,10 +163,23 @@ def _blobs(distance: npt.NDArray[np.float32], horizon: float) -> list[_Blob]:
     standing[int(horizon) :] = strong[int(horizon) :]
     faint = _joined(distance > max(LEAST_FAINT, FAINT * strongest))
     mask = (strong | _touching(faint, standing)).astype(np.uint8)
-    count, numbers, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    blobs = [_Blob(numbers == number, *(int(value) for value in stats[number])) for number in range(1, count)]
+    count, numbers = cv2.connectedComponents(mask, connectivity=8)
+    sharp = _sharp(distance)
+    blobs = [_blob(_joined((numbers == number) & sharp)) for number in range(1, count)]
     least, most = (share * distance.size for share in AREAS)
     return sorted((blob for blob in blobs if least <= blob.area <= most), key=lambda blob: -blob.area)
+
+
+def _sharp(distance: npt.NDArray[np.float32]) -> Mask:
+    """Without the halo of soft edges: an edge lies where half of the contrast beside it is left."""
+    reach = max(1, round(HALO * min(distance.shape)))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    sharp: Mask = distance >= 0.5 * cv2.dilate(distance, kernel)
+    return sharp
+
+
+def _blob(mask: Mask) -> _Blob:
+    return _Blob(mask, *cv2.boundingRect(mask.astype(np.uint8)), int(mask.sum()))
 
 
 def _joined(mask: Mask) -> Mask:

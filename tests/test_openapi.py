@@ -67,7 +67,7 @@ def test_whatever_is_sent_is_answered_as_described(house: House) -> None:
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{served.client.base_url}/openapi.json"),
             *("--checks", CHECKS, "--max-examples", str(EXAMPLES), "--phases", "examples,fuzzing"),
             *("--mode", "all", "--seed", "1", "--no-color", "--suppress-health-check", "all"),
-            *("--request-timeout", "30", "--no-shrink", "--max-time", "25"),
+            *("--request-timeout", "30", "--no-shrink", "--max-time", "12"),
         ]
         (house.folder / "schemathesis.toml").write_text("[parameters]\nwait_s = 0\n")
         run = subprocess.run(command, cwd=house.folder, capture_output=True, text=True, check=False, timeout=300)

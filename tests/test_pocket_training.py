@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from statistics import NormalDist
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -163,12 +164,18 @@ def test_pictures_have_the_size_that_was_asked_for(size: tuple[int, int]) -> Non
 # The judge
 
 
+@pytest.mark.parametrize("soft_px", [0.0, 2.0])
 @pytest.mark.parametrize("size", [(128, 128), (160, 96)])
-def test_the_judge_is_right_about_nine_true_pictures_of_ten(size: tuple[int, int]) -> None:
+def test_the_judge_is_right_about_nine_true_pictures_of_ten_also_soft_ones(
+    size: tuple[int, int], soft_px: float
+) -> None:
     wrong = []
     for number in range(80):
         scene = draw_scene(random.Random(TRUE_SEED + number))
-        seen = judge.judge(drawn(scene, TRUE_SEED + number, size))
+        picture = drawn(scene, TRUE_SEED + number, size)
+        if soft_px:
+            picture = cv2.GaussianBlur(picture, (0, 0), soft_px).astype(np.uint8)
+        seen = judge.judge(picture)
         if seen != judge.Verdict(scene.thing, scene.colour, scene.ground, scene.ground_colour, scene.time):
             wrong.append((scene, seen))
 

@@ -568,6 +568,7 @@ class TestPodsAsALauncher(LauncherContract):
     @pytest.fixture
     def ground(self, runpod: FakeRunPod, launcher: Open, monkeypatch: pytest.MonkeyPatch) -> OfPods:
         monkeypatch.setattr("nightreel_dispatcher.launchers.runpod.FRESH_S", 0.0)
+        monkeypatch.setattr("nightreel_dispatcher.launchers.runpod.APPEAR_S", 0.3)
         return OfPods(runpod, launcher, launcher())
 
     def test_one_that_died_is_told_of_with_its_last_words(self, ground: Ground) -> None:
