@@ -179,7 +179,8 @@ def _sharp(distance: npt.NDArray[np.float32]) -> Mask:
 
 
 def _blob(mask: Mask) -> _Blob:
-    return _Blob(mask, *cv2.boundingRect(mask.astype(np.uint8)), int(mask.sum()))
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return _Blob(mask, left, top, width, height, int(mask.sum()))
 
 
 def _joined(mask: Mask) -> Mask:
