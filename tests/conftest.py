@@ -40,33 +40,32 @@ def make_house(tmp_path: Path) -> Iterator[Callable[..., House]]:
 def build(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., House]]:
     """Build houses on each pair of queue and store, several in one test; each has a name and a folder of its own."""
     places = request.getfixturevalue("cloud") if request.param == "cloud" else None
+    with houses(tmp_path, places) as house:
+        yield house
+
+
+@contextlib.contextmanager
+def houses(folder: Path, cloud: Callable[[], Places] | None) -> Iterator[Callable[..., House]]:
+    """Builds houses below `folder`, in the cloud if one is given, and closes them in the end."""
     with contextlib.ExitStack() as stack:
 
-        def house(name: str, lease_s: float = LEASE_S) -> House:
-            folder = tmp_path / name
-            folder.mkdir()
-            at = places() if places else Places.on_one_machine(folder)
-            house = House(folder, at.with_lease(lease_s))
+        def build(name: str, lease_s: float = LEASE_S) -> House:
+            home = folder / name
+            home.mkdir()
+            at = cloud() if cloud else Places.on_one_machine(home)
+            house = House(home, at.with_lease(lease_s))
             house.environment["NIGHTREEL_CANCEL_CHECK_S"] = "2"  # several at a time would be busy looking
             stack.callback(house.close)
             return house
 
-        yield house
+        yield build
 
 
 @pytest.fixture
-def make_named(tmp_path: Path) -> Iterator[Callable[[str], House]]:
-    """Make several houses on this machine in one test; each has a name and a folder of its own."""
-    with contextlib.ExitStack() as stack:
-
-        def make(name: str) -> House:
-            folder = tmp_path / name
-            folder.mkdir()
-            house = House(folder)
-            stack.callback(house.close)
-            return house
-
-        yield make
+def make_named(tmp_path: Path) -> Iterator[Callable[..., House]]:
+    """Build several houses on this machine in one test; each has a name and a folder of its own."""
+    with houses(tmp_path, None) as house:
+        yield house
 
 
 @pytest.fixture

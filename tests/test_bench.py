@@ -156,18 +156,6 @@ def test_a_quick_run_leaves_the_real_docs_alone(tmp_path: Path) -> None:
     assert [page.read_bytes() for page in pages] == before
 
 
-@proc
-def test_a_short_soak_ends_every_job_once_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    text = quick("soak", tmp_path, "--jobs", "50", "--kill-every", "1")
-
-    (rows,) = tables(text).values()
-    outcome = {row[0]: row[1] for row in rows}
-    assert outcome["receipts"] == "50 (50 done)"
-    assert outcome["videos whose bytes are what the receipt says"] == "50"
-    assert not outcome["killed"].startswith("0")
-    assert outcome["messages left in the queue"] == outcome["dead letters"] == outcome["processes left"] == "0"
-
-
 CLOUD = {
     "jobs": ["workers", "how"],
     "publish": ["how"],

@@ -10,7 +10,7 @@ import json
 import re
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -73,16 +73,26 @@ STEPS = [
 Build = Callable[..., House]
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.row.replace(" ", "-"))
-def test_whatever_is_killed_at_whatever_step_each_job_ends_once(build: Build, step: Step) -> None:
-    scenes = {
-        "kill -9 of the worker": lambda: kill_the_worker(build("worker"), step),
-        "SIGTERM": lambda: ask_to_leave(build("sigterm", CALM_LEASE_S), step),
-    }
-    if step.has_renderer:
-        scenes["kill -9 of the renderer"] = lambda: kill_the_renderer(build("renderer", CALM_LEASE_S), step)
+def at_each(steps: Sequence[Step]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("step", steps, ids=lambda step: step.row.replace(" ", "-"))
+
+
+@at_each(STEPS)
+def test_whenever_a_worker_is_killed_or_asked_to_leave_each_job_ends_once(build: Build, step: Step) -> None:
+    at_once(
+        {
+            "kill -9 of the worker": lambda: kill_the_worker(build("worker"), step),
+            "SIGTERM": lambda: ask_to_leave(build("sigterm", CALM_LEASE_S), step),
+        }
+    )
+
+
+@at_each([step for step in STEPS if step.has_renderer])
+def test_whenever_a_renderer_or_an_ffmpeg_is_killed_each_job_ends_once(make_named: Build, step: Step) -> None:
+    """On one machine alone: neither of them knows of queues and stores."""
+    scenes = {"kill -9 of the renderer": lambda: kill_the_renderer(make_named("renderer", CALM_LEASE_S), step)}
     if step.has_ffmpeg:
-        scenes["kill -9 of ffmpeg"] = lambda: kill_ffmpeg(build("ffmpeg", CALM_LEASE_S), step)
+        scenes["kill -9 of ffmpeg"] = lambda: kill_ffmpeg(make_named("ffmpeg", CALM_LEASE_S), step)
 
     at_once(scenes)
 

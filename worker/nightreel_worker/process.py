@@ -47,6 +47,7 @@ _ENVIRONMENT_PREFIXES = (
     "TRITON_",
     "OMP_",
     "MKL_",
+    "OPENBLAS_",
     "IMAGEIO_FFMPEG_EXE",
 )
 
