@@ -61,12 +61,12 @@ def test_a_killed_run_keeps_what_it_had_reserved_until_a_later_run_settles_it(ho
 
 
 def test_a_run_reserves_what_the_next_job_needs_and_fails_what_no_month_could_hold(house: House) -> None:
-    # Given a block of 14 seconds, and jobs of about 8 and 60 seconds, a start and an end not counted
+    # Given a block of 18 seconds, ten of which are for leaving, and jobs of about 10 and 60 seconds, a start and an end not counted
     house.half_a_second_was_measured()
-    house.enqueue(job("film", *(f"half a second {number}" for number in range(16))))
+    house.enqueue(job("film", *(f"half a second {number}" for number in range(20))))
     house.enqueue(job("endless", *(f"half a second of {number}" for number in range(120))))
 
-    run = house.work(*hooked(BLOCK.format(block_s=14, again_s=1000)), price=DOLLAR_A_SECOND, monthly_usd="60")
+    run = house.work(*hooked(BLOCK.format(block_s=18, again_s=1000)), price=DOLLAR_A_SECOND, monthly_usd="60")
 
     assert run.code == 0, run.err
     reason = house.receipt("endless").reason
