@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from common import Table, arguments, count, publish, spread
@@ -79,13 +80,13 @@ class House:
             "DISPATCHER_ASK_EVERY_S": ask_every_s,
         }  # fmt: skip
         environment = os.environ | {f"NIGHTREEL_{name}": str(value) for name, value in settings.items()}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
-        self.source = subprocess.Popen([sys.executable, "-m", "http.server", str(ports[0])], **quiet)  # type: ignore[call-overload]  # keywords in a dict
+        start = partial(subprocess.Popen, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+        self.source = start([sys.executable, "-m", "http.server", str(ports[0])])
         _until(lambda: _answers(ports[0]), "the source")
         with contextlib.closing(open_queue(f"sqlite:///{folder}/out/.nightreel/queue.db")) as queue:
             queue.publish([Message.of(_job(number)) for number in range(jobs)])
         command = [sys.executable, "-m", "nightreel", "serve", "--port", str(ports[1])]
-        self._serve = subprocess.Popen(command, env=environment, **quiet)  # type: ignore[call-overload]  # likewise
+        self._serve = start(command, env=environment)
 
     def fall(self, kill: Callable[[House], None]) -> Fall:
         """Let something die while the first backend works, and wait for the next one."""

@@ -248,13 +248,13 @@ def quick(script: str, folder: Path, *flags: str) -> str:
 def test_the_gpu_benchmark_runs_tiny_without_a_gpu_and_writes_its_section(tmp_path: Path) -> None:
     docs = tmp_path / "benchmarks.md"
     docs.write_text("# By hand\n")
-    command = [sys.executable, str(BENCH / "gpu.py"), "--tiny", "--only", "fp8", "--docs", str(docs)]
+    command = [sys.executable, str(BENCH / "gpu.py"), "--tiny", "--only", "diffusers,fp8", "--docs", str(docs)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
     assert run.returncode == 0, run.stdout + run.stderr
     found = tables(docs.read_text())
     assert set(found) == {"4 steps", "Loading", "8-bit weights against bf16"}
-    assert [row[0] for row in found["4 steps"][1:]] == ["fp8"] * 2
+    assert [row[0] for row in found["4 steps"][1:]] == ["diffusers"] * 2 + ["fp8"] * 2
     assert all(float(row[3]) > 0 for row in found["4 steps"][1:])
     assert all(0 < float(row[1]) < 0.5 for row in found["8-bit weights against bf16"][1:])
     assert "<!-- bench:full-flux -->" in docs.read_text()

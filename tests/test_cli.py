@@ -769,3 +769,13 @@ def test_the_report_on_the_page_is_one_and_adds_up() -> None:
     assert RunReport.model_validate(written).model_dump(mode="json") == written
     assert sum(written["stages_s"].values()) == pytest.approx(written["seconds"], abs=0.005)
     assert written["jobs_usd"] + written["shared_usd"] == pytest.approx(written["usd"])
+
+
+def test_a_command_collects_its_garbage() -> None:
+    """It does not while modules are imported; a worker that never did would grow all night."""
+    told = "import atexit, gc, sys; atexit.register(lambda: print(gc.isenabled(), file=sys.stderr))"
+    program = f"{told}; sys.argv = ['nightreel', 'schema']; from nightreel.__main__ import main; main()"
+
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert (run.returncode, run.stderr) == (0, "True\n")

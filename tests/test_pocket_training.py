@@ -164,7 +164,7 @@ def test_pictures_have_the_size_that_was_asked_for(size: tuple[int, int]) -> Non
 # The judge
 
 
-@pytest.mark.parametrize("soft_px", [0.0, 2.0])
+@pytest.mark.parametrize("soft_px", [0.0, 2.5])
 @pytest.mark.parametrize("size", [(128, 128), (160, 96)])
 def test_the_judge_is_right_about_nine_true_pictures_of_ten_also_soft_ones(
     size: tuple[int, int], soft_px: float

@@ -108,7 +108,7 @@ def only_backend(settings: Settings, launcher: str, max_workers: int) -> Backend
 def _backend(name: str, table: Any) -> Backend:
     """Raises ValueError; no value of `env` stands in it, which may be secret."""
     if not isinstance(table, dict):
-        raise ValueError(f"{name} stands outside a table: write [NAME] above it")  # noqa: TRY004  # of the file
+        raise ValueError(f"{name} stands outside a table: write [NAME] above it")  # noqa: TRY004  # the file is wrong, not the caller
     try:
         return Backend.model_validate(table | {"name": name})
     except ValidationError as exc:
