@@ -35,11 +35,11 @@ class Far:
     gcs: Proxy
 
     def finish_all(self, *names: str) -> None:
-        """Let workers run, one after the other, until all of these jobs have ended."""
+        """Let workers run that lose no lease, one after the other, until all of these jobs have ended."""
         for _ in range(8):
             if all(self.house.has_ended(name) for name in names):
                 return
-            run = self.house.work(idle_timeout_s="3")
+            run = self.house.work_calmly(idle_timeout_s="3")
             assert run.code == 0, run.err
         raise AssertionError(f"not all of {names} have ended")
 
