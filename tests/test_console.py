@@ -7,6 +7,7 @@ import datetime as dt
 import hashlib
 import io
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import pytest
 from exhibition import FILM, fill, new_run, visit
 from fake_gcs import FakeGcs
 from finished import end
-from house import House, job
+from house import House, job, until
 from PIL import Image
 from visitor import HTMX, TOKEN, Visitor, words
 
+from nightreel_dispatcher.console import census
 from nightreel_dispatcher.console.pages import asset
 from nightreel_dispatcher.console.runbook import Runbook, month_of, noon_before, spent_since
 from nightreel_dispatcher.looked import Looked
@@ -230,6 +232,26 @@ def test_a_large_batch_is_told_in_pages(house: House) -> None:
     names = [name for html in pages for name in re.findall(r'<span class="name">(v\d+)<', html)]
     assert names == [f"v{number}" for number in range(130)]
     assert ['rel="next"' in html for html in pages] == [True, True, False]
+    visitor.close()
+
+
+@pytest.mark.parametrize("query", ["", "?state=waiting"])
+def test_a_large_batch_answers_at_once_and_says_that_it_is_being_counted(
+    house: House, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    may_count = threading.Event()
+    counted = census.Census._counted
+    monkeypatch.setattr(census, "QUICK_JOBS", 1)
+    monkeypatch.setattr(census.Census, "_counted", lambda *given: may_count.wait(20) and counted(*given))
+    house.enqueue(job("one", "a boat"), job("two", "a boat"))
+    visitor = visit(house)
+
+    said = visitor.page(f"/console/batches/b{query}")
+    assert "The jobs of this batch are being counted." in said
+    assert "No jobs here." not in said
+
+    may_count.set()
+    until(lambda: "all 2 waiting 2" in visitor.page(f"/console/batches/b{query}"), "a count")
     visitor.close()
 
 

@@ -95,10 +95,10 @@ def job(request: Request, shelf: ShelfOf, batch: Id, job: Id, did: str = "") -> 
 
 def _sheet(request: Request, shelf: Shelf, batch: Listed, at: int, state: str) -> tuple[Markup, str, bool]:
     """The contact sheet, what there is to say of it, and whether nothing of it will change by itself."""
-    count = shelf.census.count(batch, patient=bool(state))
+    count = shelf.census.count(batch)
     wanted: Sequence[str] = batch.jobs
-    if state and count:
-        wanted = [job for job in batch.jobs if count.state_of(job) == state]
+    if state:  # whose jobs are not known before they are counted
+        wanted = [job for job in batch.jobs if count.state_of(job) == state] if count else []
     first = (at - 1) * TILES
     tiles = _tiles(shelf.desk.store, batch.name, wanted[first : first + TILES])
     states = count.states if count else None
