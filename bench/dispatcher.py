@@ -106,7 +106,7 @@ def _drop(folder: Path, asked: argparse.Namespace, rounds: range) -> Table:
         f"{count(rounds)}. From the file's last byte to the last job in the queue, the second included for which a file must"
         " stay as it is."
     )
-    return Table("A manifest dropped into a watched folder", ("", "to the last job"), (row,), (note,))
+    return Table("A manifest dropped into a watched folder", ("manifest", "to the last job"), (row,), (note,))
 
 
 def _has_all(home: Path, size: int) -> bool:

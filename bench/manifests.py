@@ -78,7 +78,7 @@ def _table(costs: dict[tuple[int, str], list[dict[str, Cost]]], rounds: range) -
         )
         for (size, form), runs in costs.items()
     )
-    columns = ("", "enqueue", "plain script", "CPU time, ratio", "peak memory", "plain script's")
+    columns = ("manifest", "enqueue", "plain script", "CPU time, ratio", "peak memory", "plain script's")
     notes = (
         (
             f"One shot a row, seven fields; medians of {count(rounds)}, least and greatest ratio in brackets. `nightreel enqueue` "
