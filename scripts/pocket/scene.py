@@ -25,7 +25,7 @@ SIZES = ("", "small", "large")
 IN_THE_SKY = ("sun", "moon")
 
 _TIME_SHARES = {"day": 3, "night": 4, "sunset": 3, "fog": 2}  # night is the hardest to learn: its contrasts are faint
-_THING_SHARES = {"sun": 2, "moon": 2, "house": 3, "tree": 3, "boat": 5, "tent": 4}  # small things are harder than discs
+_THING_SHARES = {"sun": 2, "moon": 2, "house": 3, "tree": 5, "boat": 5, "tent": 5}  # small things are harder than discs
 _SIZE_SHARES = (6, 1, 1)
 
 
