@@ -249,6 +249,7 @@ def test_a_large_batch_answers_at_once_and_says_that_it_is_being_counted(
     said = visitor.page(f"/console/batches/b{query}")
     assert "The jobs of this batch are being counted." in said
     assert "No jobs here." not in said
+    assert 'hx-trigger="every 1s' in visitor.get(f"/console/batches/b{query}").text
 
     may_count.set()
     until(lambda: "all 2 waiting 2" in visitor.page(f"/console/batches/b{query}"), "a count")

@@ -23,11 +23,12 @@ from ..jobs import Id
 from ..looking import asked_for, how_is
 from .catalogue import Listed, check_member
 from .census import AT_ONCE
-from .pages import changed, live, page, part
+from .pages import POLL_S, changed, live, page, part
 from .shelf import Shelf, ShelfOf
 
 LISTED = 20  # batches on a page
 TILES = 60  # jobs on a page
+COUNTING_S = 1  # after which a page asks again whose batch is being counted
 STATES = ("done", "failed", "cancelled", "started", "waiting")
 
 Page = Annotated[int, Query(ge=1, le=10**6)]
@@ -67,15 +68,15 @@ def batches(request: Request, shelf: ShelfOf, at: Page = 1) -> Response:
 @router.get("/batches/{batch}")
 def batch(request: Request, shelf: ShelfOf, batch: Id, at: Page = 1, state: OneState = "", did: str = "") -> Response:
     known = shelf.catalogue.find(batch)
-    body, said, rests = _sheet(request, shelf, known, at, state)
-    shown = body if rests else live(body, _sheet_address(batch, at, state), said)
+    body, said, again_s = _sheet(request, shelf, known, at, state)
+    shown = live(body, _sheet_address(batch, at, state), said, again_s) if again_s else body
     return page(request, "batch.html", batch=known, body=shown, said=said, did=did)
 
 
 @router.get("/batches/{batch}/sheet")
 def sheet(request: Request, shelf: ShelfOf, batch: Id, at: Page = 1, state: OneState = "", was: str = "") -> Response:
-    body, said, rests = _sheet(request, shelf, shelf.catalogue.find(batch), at, state)
-    return changed(body, _sheet_address(batch, at, state), was, said, rests=rests)
+    body, said, again_s = _sheet(request, shelf, shelf.catalogue.find(batch), at, state)
+    return changed(body, _sheet_address(batch, at, state), was, said, again_s or POLL_S, rests=not again_s)
 
 
 @router.get("/batches/{batch}/{job}")
@@ -93,8 +94,8 @@ def job(request: Request, shelf: ShelfOf, batch: Id, job: Id, did: str = "") -> 
     return page(request, "job.html", **shown, did=did)
 
 
-def _sheet(request: Request, shelf: Shelf, batch: Listed, at: int, state: str) -> tuple[Markup, str, bool]:
-    """The contact sheet, what there is to say of it, and whether nothing of it will change by itself."""
+def _sheet(request: Request, shelf: Shelf, batch: Listed, at: int, state: str) -> tuple[Markup, str, int]:
+    """The contact sheet, what there is to say of it, and in how many seconds to ask again; 0: nothing changes by itself."""
     count = shelf.census.count(batch)
     wanted: Sequence[str] = batch.jobs
     if state:  # whose jobs are not known before they are counted
@@ -115,7 +116,9 @@ def _sheet(request: Request, shelf: Shelf, batch: Listed, at: int, state: str) -
         pages=-(-len(wanted) // TILES),
         shown=len(wanted),
     )
-    return body, said, bool(count and not count.open)
+    if count is None:
+        return body, said, COUNTING_S
+    return body, said, POLL_S if count.open else 0
 
 
 def _sheet_address(batch: str, at: int, state: str) -> str:
