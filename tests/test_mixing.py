@@ -205,7 +205,7 @@ def test_more_strength_leaves_less_of_the_picture_also_between_whole_steps(pictu
 
     assert len(set(away)) == len(away)
     assert all(after > before - 1 for before, after in pairwise(away))
-    assert 2 * away[0] < away[4] < away[-1] / 2
+    assert away[0] < away[1] < away[4] / 2 < away[-1] / 4
 
 
 @pytest.mark.parametrize("strength", [0.2, 0.25, 0.55, 0.999])
